@@ -1,0 +1,117 @@
+"""What a run is made of, as plain values: nothing here touches data or devices."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import optax
+from flax import linen as nn
+from jax.sharding import Mesh, PartitionSpec
+
+from recattn_jax.data import Data
+from recattn_jax.tasks.base import Task
+
+Rule = tuple[str, Callable[[tuple[int, ...], Mesh], PartitionSpec]]
+"""(regex on the parameter path, (shape, mesh) -> spec); the first rule whose regex is found wins."""
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How parameters move.
+
+    Args:
+      optimizer: gradient transformation, clipping included; sees float32 gradients of the mean loss.
+      learning_rate: step -> learning rate, for the log only; hand the same schedule to `optimizer`.
+      accumulate: micro-batches per step; exact, whatever the weights of each.
+      ema_decay: decay of the moving average of the parameters, which is then what is evaluated and
+        loaded; None for no average.
+      carry_state: truncated backpropagation through time. The model's state goes from one batch to
+        the next, in training and in evaluation alike, so every pipeline must continue row b of one
+        batch in row b of the next (`data.lanes`).
+    """
+
+    optimizer: optax.GradientTransformation
+    learning_rate: Callable[[int], Any]
+    accumulate: int
+    ema_decay: float | None
+    carry_state: bool
+
+
+@dataclass(frozen=True)
+class Cadence:
+    """When things happen, in steps of the optimizer.
+
+    Args:
+      steps: length of the run.
+      log_every: a line of training metrics each so many steps.
+      evaluate_every: an evaluation of the validation split each so many steps, and after the last.
+      save_every: a checkpoint each so many steps, after the last, and at each better evaluation.
+      keep: how many of the latest checkpoints stay; the best one stays besides.
+      patience: stop after so many evaluations in a row without a better headline; None for never.
+    """
+
+    steps: int
+    log_every: int
+    evaluate_every: int
+    save_every: int
+    keep: int
+    patience: int | None
+
+
+@dataclass(frozen=True)
+class MeshShape:
+    """Devices along each axis of the mesh; -1 takes what the others leave.
+
+    Args:
+      data: copies of the parameters, each with its share of the batch.
+      fsdp: the batch is split here too, and so is every large parameter.
+      model: units of a layer.
+      sequence: time.
+    """
+
+    data: int = -1
+    fsdp: int = 1
+    model: int = 1
+    sequence: int = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where and how arrays are stored.
+
+    Args:
+      mesh: devices along each axis.
+      rules: (regex, (shape, mesh) -> PartitionSpec) on parameter paths such as
+        `body/layers_0/recurrent_kernel`, first match wins; `sharding.DEFAULT_RULES` suits most.
+      storage: (regex, dtype) on parameter paths, first match wins; no match leaves the dtype.
+    """
+
+    mesh: MeshShape
+    rules: tuple[Rule, ...]
+    storage: tuple[tuple[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """All that defines a run; building one opens no data and no device.
+
+    Args:
+      model: unbound module, `(inputs, state, context) -> (outputs, state)`.
+      task: turns the bound model and a batch into metrics, `metrics["loss"]` being minimised.
+      data: opens tokenizer and pipelines; called once, by whoever starts the run.
+      batch: shapes and dtypes of the global batch, as `data().train.spec` gives them.
+      optimization: how parameters move.
+      cadence: when to log, evaluate, save and stop.
+      layout: mesh, sharding rules, storage precision.
+      seed: of initial parameters and of noise; the pipelines have their own.
+    """
+
+    model: nn.Module
+    task: Task
+    data: Callable[[], Data]
+    batch: Mapping[str, jax.ShapeDtypeStruct]
+    optimization: Optimization
+    cadence: Cadence
+    layout: Layout
+    seed: int
