@@ -1,0 +1,176 @@
+"""What every command shares: flags, errors of one line, exit codes.
+
+Exit codes: 0 done (and --help), 1 a bug of ours (with its traceback), 2 wrong usage, 3 a non-finite
+loss, 4 storage, 42 interrupted and saved, 130 stopped at once by Ctrl-C.
+"""
+
+import contextlib
+import difflib
+import errno
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn
+
+import absl.app
+import absl.logging
+from absl import flags
+
+from recattn_jax.errors import Interrupted, RunError, StorageError, UserError
+
+EXIT_KILLED = 130
+_STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+_HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
+
+Command = Callable[[flags.FlagValues, list[str]], tuple[list[str], Callable[[], None]]]
+"""Given where to define flags and the arguments (a config file defines flags too): the arguments
+that are left for absl to parse, and what to do once they are parsed."""
+
+
+def run(command: Command, doc: str | None, argv: list[str] | None = None) -> NoReturn:
+    """Parses the flags, runs the command and leaves the process by one of the exit codes above.
+
+    absl's own habits (a usage page on stderr, exit code 1) are replaced through its `flags_parser`.
+
+    Args:
+      command: defines the flags, and returns the arguments to parse and the work to do.
+      doc: what `--help` prints above the flags.
+      argv: the program name and the arguments; the process's own if None.
+
+    Raises:
+      SystemExit: always, unless there is a bug.
+    """
+
+    def parse(arguments: list[str]) -> Callable[[], None]:
+        _hush()
+        with exit_codes():
+            return _parse(command, doc, arguments)
+
+    def work(main: Callable[[], None]) -> None:
+        _hush()  # absl.app has made its log louder in between
+        with exit_codes():
+            main()
+
+    absl.app.run(work, argv=argv, flags_parser=parse)
+    raise AssertionError("absl.app.run returned")
+
+
+def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], None]:
+    # Nothing of ours reads absl's global flags, but libraries (Grain's workers) refuse to start
+    # before somebody has parsed them.
+    flags.FLAGS.mark_as_parsed()
+    flag_values = flags.FlagValues()
+    if any(argument in _HELP for argument in argv[1:]):
+        command(flag_values, argv[:1])
+        print(_help(flag_values, doc))
+        raise SystemExit(0)
+    argv, main = command(flag_values, argv)
+    try:
+        rest = flag_values(argv)
+    except flags.UnrecognizedFlagError as error:
+        name = error.flagname
+        raise UserError(f"unknown flag --{name}{nearest(name, flag_values, '--')}") from error
+    except flags.IllegalFlagValueError as error:
+        # absl says: flag --name=value: the reason, which may be Python's wording of it
+        given = str(error).removeprefix("flag ").partition(": ")[0]
+        name = given.removeprefix("--").partition("=")[0]
+        expected = _expected(flag_values[name])
+        raise UserError(f"wrong value in {given}: expected {expected}") from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if rest[1:]:
+        raise UserError(f"unexpected argument {rest[1]!r}: every setting is a flag, --name=value")
+    return main
+
+
+def _expected(flag: flags.Flag) -> str:
+    kind = flag.parser.flag_type()
+    return f"{kind}, such as {flag.default!r}" if flag.default is not None else kind
+
+
+def _help(flag_values: flags.FlagValues, doc: str | None) -> str:
+    lines = [(doc or "").strip(), "", "Flags:"]
+    for name in sorted(flag_values):
+        flag = flag_values[name]
+        plain = isinstance(flag.default, bool | int | float | str) and flag.default != ""
+        lines.append(f"  --{name}: {flag.help}" + (f" [{flag.default}]" if plain else ""))
+    return "\n".join(lines)
+
+
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """The end of a message about an unknown name: `; did you mean width?`, or nothing.
+
+    Example:
+      >>> nearest("widht", ["width", "heads"])
+      '; did you mean width?'
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{close[0]}?" if close else ""
+
+
+def define_run_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags of every command that reads a trained run."""
+    flags.DEFINE_string("workdir", None, "folder of the run to read", flag_values=flag_values)
+    flags.DEFINE_string(
+        "checkpoint", "best", "which checkpoint: best, last or a step", flag_values=flag_values
+    )
+
+
+def required(flag_values: flags.FlagValues, name: str) -> str:
+    """The value of a flag that has no default.
+
+    Raises:
+      UserError: it was not given.
+    """
+    value = flag_values[name].value
+    if not value:
+        raise UserError(f"--{name} is missing: {flag_values[name].help}")
+    return value
+
+
+def checkpoint(text: str) -> str | int:
+    """Reads "best", "last" or a step.
+
+    Raises:
+      UserError: it is none of these.
+    """
+    if text in ("best", "last"):
+        return text
+    if not text.isdecimal():
+        raise UserError(f"--checkpoint={text}: expected best, last or a step")
+    return int(text)
+
+
+@contextlib.contextmanager
+def exit_codes() -> Iterator[None]:
+    """Turns the errors that have an exit code into one line on stderr and that code."""
+    try:
+        yield
+    except Interrupted as error:
+        _leave(error.exit_code, str(error))
+    except RunError as error:
+        _leave(error.exit_code, f"error: {error}")
+    except KeyboardInterrupt:
+        _leave(EXIT_KILLED, "stopped by Ctrl-C")
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Python would complain once more when it flushes
+        # stdout on the way out, so stdout is pointed elsewhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except OSError as error:
+        if error.errno not in _STORAGE_ERRNOS:
+            raise
+        _leave(StorageError.exit_code, f"error: {error}")
+
+
+def _leave(code: int, message: str) -> NoReturn:
+    print(" ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code) from None
+
+
+def _hush() -> None:
+    # Information of libraries (which backend was tried, which handler was registered) is for their
+    # authors. Warnings stay, except jax's remark that an accelerator is present but not used.
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

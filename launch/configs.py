@@ -1,0 +1,109 @@
+"""The config on the command line: `--config=FILE` and `--config.key=value`.
+
+`ml_collections.config_flags` does the parsing. What it lets through or answers with a traceback is
+checked here: an unknown key, a value of the wrong type, `a,b` for a tuple, which it reads as one
+string with a comma in it.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import flags
+from ml_collections import config_dict, config_flags
+
+from launch.app import nearest
+from recattn_jax.errors import UserError
+
+_OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?$", re.DOTALL)
+
+
+def take_path(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
+    """Finds `--config=FILE` (or `--config FILE`; the last one counts).
+
+    Args:
+      argv: the program name and the arguments.
+      default: the file if none is named.
+
+    Returns:
+      The file and the arguments without it.
+
+    Raises:
+      UserError: `--config` without a file.
+    """
+    path, rest = default, list(argv[:1])
+    arguments = iter(argv[1:])
+    for argument in arguments:
+        if argument == "--":
+            rest.append(argument)
+            break
+        name, equals, value = argument.partition("=")
+        if name not in ("--config", "-config"):
+            rest.append(argument)
+            continue
+        path = value if equals else next(arguments, "")
+        if not path:
+            raise UserError("--config needs a file: --config=experiments/char_lm.py")
+    return path, [*rest, *arguments]
+
+
+def define(
+    flag_values: flags.FlagValues, config: config_dict.ConfigDict, path: str, argv: list[str]
+) -> None:
+    """Defines a flag for every key that `argv` overrides; parsing then changes `config`.
+
+    Args:
+      flag_values: where to define them.
+      config: the experiment's config.
+      path: its file, for messages.
+      argv: the program name and the arguments.
+
+    Raises:
+      UserError: an override names an unknown key.
+    """
+    for argument in argv[1:]:
+        match = _OVERRIDE.match(argument)
+        if match and match[1] not in config:
+            key = match[1]
+            raise UserError(
+                f"unknown config key {key!r} in {argument!r}{nearest(key, config.keys())}"
+                f" ({path} defines the keys)"
+            )
+        if match and config[match[1]] is None:
+            raise UserError(
+                f"{argument!r}: {path} leaves this key None, which does not say of what type it is;"
+                " set it in the file"
+            )
+    config_flags.DEFINE_config_dict(
+        "config",
+        config,
+        f"experiment file with get_config() and build() [{path}]; --config.KEY=VALUE changes one"
+        f" of its keys: {' '.join(sorted(config.keys()))}",
+        flag_values=flag_values,
+        sys_argv=argv,
+    )
+
+
+def check(config: config_dict.ConfigDict, defaults: Mapping[str, Any]) -> None:
+    """Refuses a tuple that holds other things than the file's tuple does.
+
+    Args:
+      config: the config after parsing.
+      defaults: the file's own values.
+
+    Raises:
+      UserError: naming the key and how to write it.
+    """
+    for key, default in defaults.items():
+        value = config[key]
+        if not isinstance(default, tuple) or value == default:
+            continue
+        commas = [item for item in value if isinstance(item, str) and "," in item]
+        kinds = {type(item) for item in default}
+        wrong = [item for item in value if kinds and type(item) not in kinds]
+        if commas or wrong:
+            example = repr(default).replace(" ", "").replace("'", '"')
+            raise UserError(
+                f"--config.{key} became {value!r}, but the file's value is {default!r}; "
+                f"write a tuple as --config.{key}='{example}'"
+            )

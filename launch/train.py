@@ -1,0 +1,123 @@
+"""Trains an experiment, or resumes it, or says that it is done.
+
+  python -m launch.train --config=experiments/char_lm.py --config.peak_lr=2e-3 --workdir=runs/a
+
+Ctrl-C once saves and stops; the same command goes on from there.
+"""
+
+import hashlib
+import json
+import re
+import shlex
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from absl import flags
+from ml_collections import config_dict
+
+from launch import app, configs
+from recattn_jax.errors import UserError
+from recattn_jax.training import RunFolder, fit, load_experiment_file, load_run
+from recattn_jax.training.sharding import check_batch, make_mesh
+
+DEFAULT_CONFIG = "experiments/char_lm.py"
+
+
+def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
+    """Defines the flags: see `app.Command`."""
+    flags.DEFINE_string(
+        "workdir", None, "folder of the run; default: runs/<experiment>-<config digest>",
+        flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "init_from", None, "folder of a run whose weights to start from", flag_values=flag_values
+    )
+    flags.DEFINE_string(
+        "checkpoint", None, "which weights of --init_from: best (default), last or a step",
+        flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_string(
+        "profile_steps", None, "first:last step to trace, into <workdir>/profile",
+        flag_values=flag_values,
+    )  # fmt: skip
+    path, argv = configs.take_path(argv, DEFAULT_CONFIG)
+    experiment_file = load_experiment_file(path)
+    config = experiment_file.get_config()
+    defaults = config.to_dict()
+    configs.define(flag_values, config, path, argv)
+
+    def main() -> None:
+        configs.check(config, defaults)
+        train(flag_values, experiment_file, config, path)
+
+    return argv, main
+
+
+def train(
+    flag_values: flags.FlagValues,
+    experiment_file: ModuleType,
+    config: config_dict.ConfigDict,
+    config_path: str,
+) -> None:
+    """Checks everything that can be wrong, cheapest first, and only then writes and trains."""
+    plain = config.to_dict()
+    workdir = Path(flag_values.workdir or default_workdir(config_path, plain))
+    profile_steps = parse_steps(flag_values.profile_steps)
+    if flag_values.checkpoint and not flag_values.init_from:
+        raise UserError("--checkpoint chooses among the weights of --init_from, which is missing")
+    experiment = experiment_file.build(config)
+    mesh = make_mesh(experiment.layout.mesh)
+    check_batch(experiment.batch, mesh, experiment.optimization.accumulate)
+    run = RunFolder.open(workdir, config=plain, config_file=config_path, argv=sys.argv[1:])
+    initial_params = None
+    if flag_values.init_from:
+        checkpoint = app.checkpoint(flag_values.checkpoint or "best")
+        initial_params = load_run(flag_values.init_from, checkpoint).params
+    data = experiment.data()
+    outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
+    print(
+        f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
+        f" {outcome.best_step}) in {workdir}; generate with: python -m launch.generate"
+        f" --workdir={shlex.quote(str(workdir))}",
+        flush=True,
+    )
+
+
+def default_workdir(config_path: str, config: Mapping[str, Any]) -> str:
+    """Names the folder of a run after its experiment and its numbers.
+
+    Args:
+      config_path: the experiment file.
+      config: the resolved config, plain values.
+
+    Returns:
+      `runs/<experiment>-<digest>`; equal configs share a folder, others do not.
+
+    Example:
+      >>> default_workdir("experiments/char_lm.py", {"seed": 0})
+      'runs/char_lm-f6fd5ecd'
+    """
+    resolved = json.dumps(config, sort_keys=True)
+    digest = hashlib.sha256(resolved.encode()).hexdigest()[:8]
+    return f"runs/{Path(config_path).stem}-{digest}"
+
+
+def parse_steps(text: str | None) -> tuple[int, int] | None:
+    """Reads `first:last`.
+
+    Raises:
+      UserError: it is not two rising positive numbers.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"(\d+):(\d+)", text)
+    if not match or not 0 < int(match[1]) <= int(match[2]):
+        raise UserError(f"--profile_steps={text}: expected first:last, as in 10:20")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    app.run(command, __doc__)

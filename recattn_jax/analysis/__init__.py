@@ -1,0 +1,1 @@
+"""Looking at runs and at what layers do: figures, maps, flows."""

@@ -1,0 +1,102 @@
+import errno
+import types
+
+import pytest
+from absl import flags
+
+from recattn_jax.errors import Interrupted, NonFiniteError, StorageError, UserError
+
+
+def command_that(action):
+    """A command with two flags that then does `action`."""
+
+    def command(flag_values, argv):
+        flags.DEFINE_integer("tokens", 500, "how many", flag_values=flag_values)
+        flags.DEFINE_string("workdir", None, "the folder", flag_values=flag_values)
+        return argv, lambda: action(flag_values)
+
+    return types.SimpleNamespace(command=command, __doc__="What it does.", __name__="it")
+
+
+def raiser(error):
+    def action(_):
+        raise error
+
+    return command_that(action)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UserError("wrong"), 2),
+        (NonFiniteError("loss is nan"), 3),
+        (StorageError("no good checkpoint"), 4),
+        (OSError(errno.ENOSPC, "No space left on device"), 4),
+        (Interrupted("saved at step 3"), 42),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_every_ending_has_its_code_and_one_line(call, error, code):
+    result = call(raiser(error))
+    assert result.code == code
+    assert result.out == "" and result.err.count("\n") == 1 and result.err.endswith("\n")
+    assert str(error) in result.err
+
+
+def test_a_message_of_several_lines_becomes_one(call):
+    result = call(raiser(UserError("one\n  two")))
+    assert result.err == "error: one two\n"
+
+
+def test_a_bug_keeps_its_traceback(capsys):
+    with pytest.raises(ZeroDivisionError):
+        from launch import app
+
+        module = raiser(ZeroDivisionError())
+        app.run(module.command, module.__doc__, argv=["it"])
+
+
+def test_an_unrelated_operating_system_error_is_a_bug():
+    from launch import app
+
+    module = raiser(PermissionError(errno.EACCES, "denied"))
+    with pytest.raises(PermissionError):
+        app.run(module.command, module.__doc__, argv=["it"])
+
+
+def test_done_is_zero(call):
+    seen = []
+    result = call(command_that(lambda values: seen.append(values.tokens)), "--tokens=3")
+    assert (result.code, result.out, result.err, seen) == (0, "", "", [3])
+
+
+def test_flags_do_not_leak_into_the_next_call(call):
+    seen = []
+    module = command_that(lambda values: seen.append(values.tokens))
+    call(module, "--tokens=3")
+    call(module)
+    assert seen == [3, 500]
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("--tokns=3", ["--tokns", "did you mean --tokens?"]),
+        ("--zzzz", ["--zzzz"]),
+        ("stray", ["'stray'", "--name=value"]),
+        ("--tokens=3.5", ["--tokens=3.5", "int"]),
+        ("--tokens", ["tokens"]),
+    ],
+)
+def test_wrong_usage_is_one_line_and_two(call, argument, words):
+    result = call(raiser(AssertionError("must not be reached")), argument)
+    assert result.code == 2 and result.out == ""
+    assert result.err.count("\n") == 1
+    assert all(word in result.err for word in words), result.err
+
+
+@pytest.mark.parametrize("argument", ["--help", "-h", "--helpfull"])
+def test_help_is_for_stdout_and_zero(call, argument):
+    result = call(raiser(AssertionError("must not be reached")), "stray", argument)
+    assert result.code == 0 and result.err == ""
+    assert "What it does." in result.out and "--tokens: how many [500]" in result.out

@@ -1,0 +1,40 @@
+"""Runs a command inside the test's process, as the command line would."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from launch import app
+
+TINY = str(Path(__file__).with_name("tiny_experiment.py"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Caller:
+    """Calls commands and collects what they print."""
+
+    capsys: pytest.CaptureFixture[str]
+
+    def __call__(self, module, *arguments: str) -> Result:
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            app.run(module.command, module.__doc__, argv=[module.__name__, *arguments])
+        captured = self.capsys.readouterr()
+        code = leaving.value.code
+        return Result(code=0 if code is None else code, out=captured.out, err=captured.err)
+
+
+def everything_under(folder: Path) -> dict[str, bytes | None]:
+    """Every file and folder below, with its content."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in sorted(folder.rglob("*"))
+    }
