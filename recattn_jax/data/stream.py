@@ -1,0 +1,126 @@
+"""A split as one line of token ids, made once and kept in a file."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+from absl import logging
+from jaxtyping import Int
+
+from recattn_jax.data.builders import Source
+from recattn_jax.data.tokenizers import Tokenizer
+from recattn_jax.errors import StorageError, UserError
+
+# A file is the SHA-256 of the rest, and the rest is the tokens as little-endian int32.
+_HEADER = hashlib.sha256().digest_size
+_DTYPE = np.dtype("<i4")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TokenStream:
+    """Documents d0, d1, ... as `separator d0 separator d1 ...`, with nothing after the last.
+
+    Args:
+        name: of the split, for messages.
+        tokens: int32[N], possibly mapped from a file.
+        separator: the id before each document.
+        digest: of the tokens and the tokenizer that made them.
+    """
+
+    name: str
+    tokens: Int[np.ndarray, "N"]
+    separator: int
+    digest: str
+
+    @functools.cached_property
+    def starts(self) -> Int[np.ndarray, "documents"]:
+        """int64[documents]: where each document's separator stands."""
+        return np.flatnonzero(self.tokens == self.separator)
+
+    @property
+    def n_symbols(self) -> int:
+        """How many tokens are not separators."""
+        return len(self.tokens) - len(self.starts)
+
+
+def tokenize(
+    source: Source, split: str, tokenizer: Tokenizer, cache_dir: str | pathlib.Path
+) -> TokenStream:
+    """Returns the stream of one split, from the cache where it was tokenised before.
+
+    Args:
+        source: the documents.
+        split: "train", "validation", ...
+        tokenizer: makes the ids.
+        cache_dir: gets one file for each content, split and tokenizer.
+
+    Raises:
+        UserError: for a split that the source has not, or text that the tokenizer cannot encode.
+        StorageError: if the file cannot be written.
+
+    Example:
+        source = python_docs("data")
+        stream = tokenize(source, "train", ByteTokenizer(), "data")
+    """
+    if split not in source.splits:
+        raise UserError(f"{source.name}: no split {split!r}, only {', '.join(source.splits)}")
+    recipe = json.dumps([1, source.digest, split, tokenizer.to_json()])
+    key = hashlib.sha256(recipe.encode()).hexdigest()
+    path = pathlib.Path(cache_dir) / "recattn_tokens" / f"{source.name}-{split}-{key[:16]}.tokens"
+    tokens = _read(path)
+    if tokens is None:
+        _write(path, _join(source.splits[split], tokenizer))
+        tokens = _read(path)
+        if tokens is None:
+            raise StorageError(f"{path}: what was just written cannot be read back")
+    return TokenStream(split, tokens, tokenizer.separator, key)
+
+
+def _join(documents: Iterable[str], tokenizer: Tokenizer) -> np.ndarray:
+    separator = np.array([tokenizer.separator], np.int32)
+    parts = [np.zeros([0], np.int32)]
+    for number, document in enumerate(documents):
+        try:
+            parts += [separator, tokenizer.encode(document)]
+        except UserError as error:
+            raise UserError(f"document {number}: {error}") from None
+    return np.concatenate(parts)
+
+
+def _read(path: pathlib.Path) -> np.ndarray | None:
+    """Returns the tokens in `path`, or None if it is missing or damaged."""
+    try:
+        size = path.stat().st_size - _HEADER
+    except FileNotFoundError:
+        return None
+    if size > 0 and size % _DTYPE.itemsize == 0:
+        tokens = np.memmap(path, _DTYPE, mode="r", offset=_HEADER)
+        if hashlib.sha256(tokens.data).digest() == path.read_bytes()[:_HEADER]:
+            return tokens
+    logging.warning("%s is damaged and will be made again", path)
+    return None
+
+
+def _write(path: pathlib.Path, tokens: np.ndarray) -> None:
+    payload = tokens.astype(_DTYPE, copy=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Renamed only when whole, so nobody ever reads half of it, and two writers do no harm.
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
+            try:
+                file.write(hashlib.sha256(payload.data).digest())
+                file.write(payload.data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror})") from error
