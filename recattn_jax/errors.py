@@ -17,7 +17,7 @@ class UserError(RunError):
 
 
 class NonFiniteError(RunError):
-    """The loss or the gradient norm is no number; the message names step, batch and last checkpoint."""
+    """The loss or the gradient norm is no number; names step, batch and last good checkpoint."""
 
     exit_code = 3
 

@@ -1,1 +1,31 @@
-"""Training: experiments as values, one step, one loop, checkpoints that tell when they are damaged."""
+"""Training: experiments as values, one step, one loop, checkpoints that know their own bits."""
+
+from recattn_jax.training.evaluation import evaluate
+from recattn_jax.training.experiment import (
+    Cadence,
+    Experiment,
+    Layout,
+    MeshShape,
+    Optimization,
+    Rule,
+)
+from recattn_jax.training.loop import Outcome, fit
+from recattn_jax.training.runs import Run, RunFolder, load_experiment_file, load_run
+from recattn_jax.training.sharding import DEFAULT_RULES
+
+__all__ = [
+    "DEFAULT_RULES",
+    "Cadence",
+    "Experiment",
+    "Layout",
+    "MeshShape",
+    "Optimization",
+    "Outcome",
+    "Rule",
+    "Run",
+    "RunFolder",
+    "evaluate",
+    "fit",
+    "load_experiment_file",
+    "load_run",
+]

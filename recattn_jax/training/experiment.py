@@ -13,7 +13,7 @@ from recattn_jax.data import Data
 from recattn_jax.tasks.base import Task
 
 Rule = tuple[str, Callable[[tuple[int, ...], Mesh], PartitionSpec]]
-"""(regex on the parameter path, (shape, mesh) -> spec); the first rule whose regex is found wins."""
+"""(regex on the parameter path, (shape, mesh) -> spec); the first regex that is found wins."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,9 @@ class Optimization:
     """How parameters move.
 
     Args:
-      optimizer: gradient transformation, clipping included; sees float32 gradients of the mean loss.
-      learning_rate: step -> learning rate, for the log only; hand the same schedule to `optimizer`.
+      optimizer: gradient transformation, clipping included; sees float32 gradients of the mean
+        loss.
+      learning_rate: step -> learning rate, for the log; hand the same schedule to `optimizer`.
       accumulate: micro-batches per step; exact, whatever the weights of each.
       ema_decay: decay of the moving average of the parameters, which is then what is evaluated and
         loaded; None for no average.

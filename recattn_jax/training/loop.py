@@ -1,12 +1,34 @@
-"""The one training loop."""
+"""The one training loop; `Training.go_on` is the whole story, in the only order that is right."""
 
-from collections.abc import Callable
+import contextlib
+import math
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
 from recattn_jax.data import Data
+from recattn_jax.errors import Interrupted, NonFiniteError, UserError
+from recattn_jax.training import sharding
+from recattn_jax.training.checkpoints import Checkpoints
+from recattn_jax.training.evaluation import Evaluator
 from recattn_jax.training.experiment import Experiment
+from recattn_jax.training.interruption import Interruption
+from recattn_jax.training.metrics import Console, MetricsLog, Record, mean_values, read_records
 from recattn_jax.training.runs import RunFolder
+from recattn_jax.training.state import (
+    Stopping,
+    TrainState,
+    abstract_state,
+    create_state,
+    state_shardings,
+)
+from recattn_jax.training.step import compile_train_step
+from recattn_jax.training.timing import Clock, Profile
 
 
 @dataclass(frozen=True)
@@ -50,7 +72,239 @@ def fit(
       profile_steps: (a, b) traces steps a to b, both included, into `profile/`.
       say: where plain lines for a person go.
 
+    Returns:
+      How it ended.
+
     Raises:
-      UserError, NonFiniteError, StorageError, Interrupted.
+      UserError: the experiment does not fit the data, the devices or the folder.
+      NonFiniteError: the loss or the gradient norm is not finite.
+      StorageError: nothing can be written, or no checkpoint is good.
+      Interrupted: someone asked to stop, and everything is saved.
     """
-    raise NotImplementedError
+    mesh = check(experiment, data)
+    abstract = abstract_state(experiment)
+    run.begin(experiment, data)
+    with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
+        checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
+        shardings = state_shardings(experiment, abstract, mesh)
+        wanted = jax.tree.map(
+            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), abstract, shardings
+        )
+        state = checkpoints.restore(wanted, data.train.fingerprint)
+        if state is None:
+            state = create_state(experiment, shardings, initial_params)
+        else:
+            say(f"going on from step {int(state.step)} in {run.path}")
+        log = MetricsLog(run.path, int(state.step))
+        console = Console(experiment.cadence.steps, int(state.step), say)
+        with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(console):
+            if over(experiment, state):
+                console.line(f"the run in {run.path} is already done: step {int(state.step)}")
+                return outcome(run, state, "already done")
+            training = Training(
+                experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
+            )
+            return training.go_on(state, profile_steps)
+
+
+def check(experiment: Experiment, data: Data) -> Mesh:
+    """Makes the mesh, and sees to it that experiment, data and devices fit, before all else.
+
+    Raises:
+      UserError: they do not.
+    """
+    cadence = experiment.cadence
+    for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
+        if getattr(cadence, name) < 1:
+            raise UserError(f"cadence: {name} is {getattr(cadence, name)}, must be at least 1")
+    if "validation" not in data.evaluation:
+        raise UserError(f"data has no validation split, only {sorted(data.evaluation)}")
+    if dict(data.train.spec) != dict(experiment.batch):
+        raise UserError(
+            f"the training pipeline gives {dict(data.train.spec)}, the experiment expects"
+            f" {dict(experiment.batch)}"
+        )
+    mesh = sharding.make_mesh(experiment.layout.mesh)
+    sharding.check_batch(experiment.batch, mesh, experiment.optimization.accumulate)
+    sharding.check_batch(data.evaluation["validation"].spec, mesh, 1)
+    return mesh
+
+
+def over(experiment: Experiment, state: TrainState) -> bool:
+    """Whether a run has come to its end."""
+    return int(state.step) >= experiment.cadence.steps or impatient(experiment, state)
+
+
+def impatient(experiment: Experiment, state: TrainState) -> bool:
+    """Whether it is time to stop early."""
+    patience = experiment.cadence.patience
+    return patience is not None and int(state.stopping.worse) >= patience
+
+
+def outcome(run: RunFolder, state: TrainState, reason: str) -> Outcome:
+    """Reads the last evaluation back from the file, which has it whoever made it."""
+    evaluations = [
+        record
+        for record in read_records(run.path / "metrics.jsonl")
+        if record["split"] == "validation"
+    ]
+    last = evaluations[-1] if evaluations else {}
+    return Outcome(
+        step=int(state.step),
+        reason=reason,
+        metrics={name: value for name, value in last.items() if name not in ("step", "split")},
+        best_step=int(state.stopping.best_step),
+        best=float(state.stopping.best),
+        training_seconds=run.training_seconds,
+    )
+
+
+class Training:
+    """One attempt at a run: all that does not change from step to step, and the loop."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        data: Data,
+        run: RunFolder,
+        mesh: Mesh,
+        abstract: TrainState,
+        checkpoints: Checkpoints,
+        log: MetricsLog,
+        console: Console,
+        interruption: Interruption,
+    ):
+        self.experiment = experiment
+        self.cadence = experiment.cadence
+        self.data = data
+        self.run = run
+        self.mesh = mesh
+        self.checkpoints = checkpoints
+        self.log = log
+        self.console = console
+        self.interruption = interruption
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+        self.batch_shardings = sharding.batch_shardings(experiment.batch, mesh)
+        self.train_step = compile_train_step(experiment, abstract, shardings, mesh)
+        params = abstract.params if abstract.ema is None else abstract.ema
+        self.evaluator = Evaluator(experiment, params, data.evaluation["validation"], mesh)
+        self.clock = Clock()
+
+    def go_on(self, state: TrainState, profile_steps: tuple[int, int] | None) -> Outcome:
+        """Steps from where the state stands to the end of the run; the order must not change.
+
+        Metrics are read one step late, so that the device never waits for the host; but before
+        anything is evaluated or saved they are read up to date, so nothing bad is ever saved.
+        """
+        start = step = int(state.step)
+        pending: tuple[int, Any] | None = None
+        profile = Profile(self.run, profile_steps)
+        source = contextlib.closing(self.data.train.batches(start))
+        with source as batches, profile, self.timing():
+            while True:
+                interrupted = self.interruption.requested(step)
+                evaluation, save = self.due(step, start)
+                if evaluation or save or interrupted:
+                    self.read(pending)
+                    pending = None
+                    self.log.flush()
+                ended = step == self.cadence.steps
+                if evaluation:
+                    state, better = self.evaluate(state)
+                    ended = ended or impatient(self.experiment, state)
+                    save = save or better or ended
+                if save or interrupted:
+                    self.checkpoints.save(state, self.data.train.fingerprint)
+                    self.clock.restart()
+                if ended:
+                    break
+                if interrupted:
+                    self.stop(step)
+                profile.before(step + 1)
+                batch = sharding.place(next(batches), self.experiment.batch, self.batch_shardings)
+                state, metrics = self.train_step(state, batch)
+                self.read(pending)
+                step += 1
+                pending = step, metrics
+                profile.after(step, metrics)
+        self.checkpoints.wait()
+        reason = "finished" if step >= self.cadence.steps else "stopped early"
+        return outcome(self.run, state, reason)
+
+    def due(self, step: int, start: int) -> tuple[bool, bool]:
+        """Whether to evaluate and to save here; what was due at the start, the last attempt did."""
+        if step == start:
+            return False, False
+        last = step == self.cadence.steps
+        evaluation = last or step % self.cadence.evaluate_every == 0
+        return evaluation, last or step % self.cadence.save_every == 0
+
+    def read(self, pending: tuple[int, Any] | None) -> None:
+        """Reads the numbers of a step, stops if they are not finite, logs them if it is time.
+
+        Raises:
+          NonFiniteError: names the step, the batch and the last good checkpoint.
+        """
+        if pending is None:
+            return
+        step, (metrics, numbers) = pending[0], jax.device_get(pending[1])
+        values = mean_values(metrics)
+        for name, value in (("loss", values["loss"]), ("grad_norm", float(numbers["grad_norm"]))):
+            if not math.isfinite(value):
+                saved = self.checkpoints.steps()
+                good = f"step {saved[-1]}" if saved else "none"
+                raise NonFiniteError(
+                    f"{name.replace('_', ' ')} is {value} at step {step}, batch {step - 1} of the"
+                    f" training pipeline ({(step - 1) // self.data.train.steps_per_epoch} epochs"
+                    f" in); last good checkpoint: {good}, in {self.run.checkpoints}"
+                )
+        self.clock.tokens += float(metrics["loss"].weight)
+        if step % self.cadence.log_every == 0:
+            record: Record = {"step": step, "split": "train", "loss": values.pop("loss"), **values}
+            record |= {name: float(value) for name, value in numbers.items()}
+            record["tokens_per_second"] = self.clock.speed()
+            self.log.write(record)
+            self.console.train(record)
+
+    def evaluate(self, state: TrainState) -> tuple[TrainState, bool]:
+        """Evaluates, counts for early stopping, says whether the headline is the best so far."""
+        params = state.params if state.ema is None else state.ema
+        values = self.evaluator(params, self.data.evaluation["validation"])
+        record: Record = {"step": int(state.step), "split": "validation", **values}
+        self.log.write(record)
+        self.log.flush()
+        self.console.evaluation(record)
+        self.clock.restart()
+        headline = values[self.experiment.task.headline]
+        # As the state keeps it, in float32, or a resumed run might decide otherwise.
+        better = bool(jnp.float32(headline) < state.stopping.best)
+        stopping = Stopping(
+            best=jnp.float32(headline) if better else state.stopping.best,
+            best_step=state.step if better else state.stopping.best_step,
+            worse=jnp.int32(0) if better else state.stopping.worse + 1,
+        )
+        # A copy of the step number, since the state is donated to the next step leaf by leaf.
+        stopping = jax.device_put(jax.device_get(stopping), sharding.replicated(self.mesh))
+        return state.replace(stopping=stopping), better
+
+    def stop(self, step: int) -> None:
+        """Ends the attempt because someone asked for it.
+
+        Raises:
+          Interrupted: once the checkpoint is on disk.
+        """
+        self.checkpoints.wait()
+        raise Interrupted(
+            f"stopped by {self.interruption.signal or 'another host'} at step {step}, saved in"
+            f" {self.run.path}; the same command goes on"
+        )
+
+    @contextlib.contextmanager
+    def timing(self) -> Iterator[None]:
+        """Measures the attempt, from its first step to its last."""
+        start = time.monotonic()
+        self.clock.restart()
+        try:
+            yield
+        finally:
+            self.run.training_seconds = time.monotonic() - start

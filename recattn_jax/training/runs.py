@@ -1,13 +1,36 @@
 """The folder of a run: what it holds, who may write there, and how to load what was trained."""
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from recattn_jax.data import Data, Tokenizer
+import jax
+import numpy as np
+
+from recattn_jax.data import Data, Tokenizer, load_tokenizer, save_tokenizer
+from recattn_jax.errors import RunError, UserError
+from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import Experiment
+from recattn_jax.training.metrics import write_atomically
+from recattn_jax.training.precision import path_name
+from recattn_jax.training.state import abstract_state
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @dataclass(frozen=True)
@@ -16,7 +39,7 @@ class Run:
 
     Args:
       path: the run's folder.
-      config: the flat config that the run was started with.
+      config: the config that the run was started with.
       experiment: built from `config`.
       params: parameters (their moving average where the run kept one).
       tokenizer: the run's tokenizer.
@@ -42,9 +65,20 @@ class RunFolder:
         self, path: Path, config: Mapping[str, Any], config_file: str, argv: Sequence[str]
     ):
         self.path = path
-        self.config = dict(config)
+        self.config = _plain(config)
         self.config_file = config_file
         self.argv = list(argv)
+        self.training_seconds = 0.0
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.path / "checkpoints"
+
+    @property
+    def profile(self) -> Path:
+        """Where traces are."""
+        return self.path / "profile"
 
     @classmethod
     def open(
@@ -66,24 +100,115 @@ class RunFolder:
         Raises:
           UserError: the folder holds a run with another config, or cannot be written.
         """
-        raise NotImplementedError
+        run = cls(Path(path), config, config_file, argv)
+        _check_writable(run.path)
+        stored = run.path / "config.json"
+        if stored.exists():
+            _check_same(run.path, json.loads(stored.read_text()), run.config)
+        elif run.checkpoints.exists():
+            raise UserError(f"{run.path} holds checkpoints but no config.json; use another workdir")
+        return run
 
     def begin(self, experiment: Experiment, data: Data) -> None:
-        """Creates the folder and writes all that is known before the first step."""
-        raise NotImplementedError
+        """Creates the folder and writes all that is known before the first step.
+
+        Raises:
+          UserError: the folder cannot be created.
+          StorageError: a file cannot be written.
+        """
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot create the workdir {self.path}: {error.strerror}") from error
+        if jax.process_index() != 0:
+            return
+        params = abstract_state(experiment).params
+        write_atomically(
+            self.path / "model.txt", f"{experiment.model}\n\n{parameter_table(params)}"
+        )
+        partial = self.path / "tokenizer.json.partial"
+        save_tokenizer(data.tokenizer, partial)
+        os.replace(partial, self.path / "tokenizer.json")
+        # Last, since it is what makes a folder a run.
+        write_atomically(self.path / "config.json", json.dumps(self.config, indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[None]:
+        """Keeps `run.json` while the body runs: one entry an attempt, with how it ended."""
+        if jax.process_index() != 0:
+            yield
+            return
+        file = self.path / "run.json"
+        attempts = json.loads(file.read_text())["attempts"] if file.exists() else []
+        attempt: dict[str, Any] = {
+            "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "devices": [device.device_kind for device in jax.devices()],
+            "wall_seconds": None,
+            "training_seconds": None,
+            "ended": "killed",  # until we know better
+        }
+        fixed = {
+            "argv": self.argv,
+            "config_file": self.config_file,
+            "commit": _commit(),
+            "versions": _versions(),
+        }
+        start = time.monotonic()
+
+        def write() -> None:
+            record = {
+                **fixed,
+                "ended": attempt["ended"],
+                "wall_seconds": _total(attempts + [attempt], "wall_seconds"),
+                "training_seconds": _total(attempts + [attempt], "training_seconds"),
+                "attempts": attempts + [attempt],
+            }
+            write_atomically(file, json.dumps(record, indent=2) + "\n")
+
+        write()
+        try:
+            yield
+            attempt["ended"] = "done"
+        except RunError as error:
+            attempt["ended"] = f"{type(error).__name__}: {error}"
+            raise
+        except BaseException as error:
+            attempt["ended"] = f"crashed: {type(error).__name__}: {error}"
+            raise
+        finally:
+            attempt["wall_seconds"] = round(time.monotonic() - start, 3)
+            attempt["training_seconds"] = round(self.training_seconds, 3)
+            write()
 
 
 def load_experiment_file(path: str | Path) -> ModuleType:
     """Imports an experiment file, which has `get_config()` and `build(config)`.
 
+    A relative path is looked for from here, then from the checkout of this package.
+
     Raises:
       UserError: no such file, or it lacks one of the two functions.
     """
-    raise NotImplementedError
+    file = next((f for f in (Path(path), CHECKOUT / path) if f.is_file()), None)
+    if file is None:
+        raise UserError(f"no experiment file {path}; give the path of a Python file")
+    if file.suffix != ".py":
+        raise UserError(f"experiment file {path} is not a Python file (.py)")
+    name = f"experiment_file_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file.resolve())
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up here
+    spec.loader.exec_module(module)
+    for function in ("get_config", "build"):
+        if function not in vars(module):
+            raise UserError(f"experiment file {file} has no function {function}()")
+    return module
 
 
 def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
-    """Loads a trained run: `run = load_run("runs/a")`.
+    """Loads a trained run.
 
     Args:
       path: the run's folder.
@@ -92,5 +217,104 @@ def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
     Raises:
       UserError: no run there, or no such checkpoint.
       StorageError: the checkpoint is damaged.
+
+    Example:
+        run = load_run("runs/a")
+        logits, state = run.experiment.model.apply({"params": run.params}, tokens)
     """
-    raise NotImplementedError
+    path = Path(path)
+    if not (path / "config.json").is_file() or not (path / "run.json").is_file():
+        raise UserError(f"no run in {path}: it has no config.json and run.json")
+    if not (path / "checkpoints").is_dir():
+        raise UserError(f"the run in {path} has no checkpoint yet")
+    record = json.loads((path / "run.json").read_text())
+    module = load_experiment_file(record["config_file"])
+    config = module.get_config()
+    stored = json.loads((path / "config.json").read_text())
+    if _plain(config).keys() != stored.keys():
+        keys = sorted(_plain(config).keys() ^ stored.keys())
+        raise UserError(f"{record['config_file']} has changed since {path} was run: keys {keys}")
+    for key, value in stored.items():
+        config[key] = tuple(value) if isinstance(config[key], tuple) else value
+    experiment = module.build(config)
+    checkpoints = Checkpoints(path / "checkpoints", keep=1, say=print, read_only=True)
+    try:
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        shapes = jax.tree.map(
+            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device),
+            abstract_state(experiment).params,
+        )
+        params, step = checkpoints.restore_params(checkpoint, shapes)
+    finally:
+        checkpoints.close()
+    tokenizer = load_tokenizer(path / "tokenizer.json")
+    return Run(path, config, experiment, params, tokenizer, step)
+
+
+def parameter_table(params: Any) -> str:
+    """One line a parameter: path, shape, dtype, number of elements; and the total."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    rows = [
+        (path_name(path), str(leaf.shape), str(leaf.dtype), f"{leaf.size:,}")
+        for path, leaf in leaves
+    ]
+    total = sum(int(np.prod(leaf.shape)) for _, leaf in leaves)
+    rows.append(("total", "", "", f"{total:,}"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return "".join(
+        f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {dtype:<{widths[2]}}  {size:>{widths[3]}}\n"
+        for name, shape, dtype, size in rows
+    )
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """The config as JSON gives it back: tuples become lists."""
+    plain: dict[str, Any] = json.loads(json.dumps(dict(config)))
+    return plain
+
+
+def _check_writable(path: Path) -> None:
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise UserError(f"cannot use {path} as workdir: {there} is not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"cannot use {path} as workdir: no permission to write in {there}")
+
+
+def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> None:
+    differing = [
+        f"{key}: {json.dumps(stored[key]) if key in stored else 'absent'} there,"
+        f" {json.dumps(config[key]) if key in config else 'absent'} now"
+        for key in sorted(stored.keys() | config.keys())
+        if key not in stored or key not in config or stored[key] != config[key]
+    ]
+    if differing:
+        raise UserError(
+            f"{path} holds a run with another config ({'; '.join(differing)});"
+            " use another workdir, or the same config to go on"
+        )
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with a + where files differ from it; None outside a checkout."""
+    git = shutil.which("git")
+    if git is None or not (CHECKOUT / ".git").exists():
+        return None
+
+    def ask(*words: str) -> str:
+        answer = subprocess.run(
+            [git, "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
+        )
+        return answer.stdout.strip()
+
+    changed = ask("status", "--porcelain", "--untracked-files=no")
+    return ask("rev-parse", "HEAD") + ("+" if changed else "")
+
+
+def _versions() -> dict[str, str]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **versions}
+
+
+def _total(attempts: list[dict[str, Any]], key: str) -> float:
+    return round(sum(attempt[key] or 0.0 for attempt in attempts), 3)

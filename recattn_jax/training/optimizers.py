@@ -1,0 +1,154 @@
+"""Optimizers and schedules that know the shapes of our kernels; all else is optax itself."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from optax.contrib import MuonDimensionNumbers
+
+from recattn_jax.training.precision import path_name
+from recattn_jax.training.sharding import STACKED
+
+Schedule = Callable[[Any], Any]
+
+
+def _warm(warmup: int, peak: float, then: Schedule) -> Schedule:
+    if warmup == 0:
+        return then
+    # One more than the step, so that the first step moves too.
+    rise = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else then
+    return optax.join_schedules([rise, then], [warmup])
+
+
+def constant(peak: float, warmup: int) -> Schedule:
+    """Linear rise over `warmup` steps, then `peak`."""
+    return _warm(warmup, peak, optax.constant_schedule(peak))
+
+
+def cosine(peak: float, warmup: int, steps: int, end: float) -> Schedule:
+    """Linear rise, then half a cosine from `peak` down to `end` at step `steps`."""
+    fall = optax.cosine_decay_schedule(peak, max(1, steps - warmup), alpha=end / peak)
+    return _warm(warmup, peak, fall)
+
+
+def linear(peak: float, warmup: int, steps: int, end: float) -> Schedule:
+    """Linear rise, then a straight line from `peak` down to `end` at step `steps`."""
+    return _warm(warmup, peak, optax.linear_schedule(peak, end, max(1, steps - warmup)))
+
+
+def exponential(peak: float, warmup: int, every: int, factor: float) -> Schedule:
+    """Linear rise, then smoothly times `factor` each `every` steps."""
+    return _warm(warmup, peak, optax.exponential_decay(peak, every, factor))
+
+
+def step(peak: float, warmup: int, every: int, factor: float) -> Schedule:
+    """Linear rise, then times `factor` at once after each `every` steps."""
+    return _warm(warmup, peak, optax.exponential_decay(peak, every, factor, staircase=True))
+
+
+def decay_mask(params: Any) -> Any:
+    """True for what weight decay pulls on: kernels, never biases, scales or embeddings.
+
+    A vector is no kernel whatever its name; the layer axis of stacked parameters does not count.
+    """
+
+    def decays(path: tuple[Any, ...], leaf: Any) -> bool:
+        name = path_name(path)
+        ndim = leaf.ndim - bool(re.search(STACKED, name))
+        return ndim > 1 and not re.search(r"(bias|scale|embedding)$", name)
+
+    return jax.tree_util.tree_map_with_path(decays, params)
+
+
+def _clipped(clip: float | None, optimizer: optax.GradientTransformation) -> Any:
+    return optimizer if clip is None else optax.chain(optax.clip_by_global_norm(clip), optimizer)
+
+
+def sgd(learning_rate: Schedule, clip: float | None) -> optax.GradientTransformation:
+    """Plain gradient descent; `clip` bounds the global norm of the gradient, None does not."""
+    return _clipped(clip, optax.sgd(learning_rate))
+
+
+def momentum(
+    learning_rate: Schedule, decay: float, nesterov: bool, clip: float | None
+) -> optax.GradientTransformation:
+    """Gradient descent with momentum."""
+    return _clipped(clip, optax.sgd(learning_rate, momentum=decay, nesterov=nesterov))
+
+
+def rmsprop(
+    learning_rate: Schedule, decay: float, eps: float, clip: float | None
+) -> optax.GradientTransformation:
+    """RMSprop."""
+    return _clipped(clip, optax.rmsprop(learning_rate, decay=decay, eps=eps))
+
+
+def adam(
+    learning_rate: Schedule, b1: float, b2: float, eps: float, clip: float | None
+) -> optax.GradientTransformation:
+    """Adam (Kingma and Ba, 2015)."""
+    return _clipped(clip, optax.adam(learning_rate, b1=b1, b2=b2, eps=eps))
+
+
+def adamw(
+    learning_rate: Schedule,
+    b1: float,
+    b2: float,
+    eps: float,
+    weight_decay: float,
+    clip: float | None,
+) -> optax.GradientTransformation:
+    """Adam with decoupled weight decay on kernels only (Loshchilov and Hutter, 2019)."""
+    return _clipped(
+        clip,
+        optax.adamw(
+            learning_rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay, mask=decay_mask
+        ),
+    )
+
+
+def muon_axes(params: Any) -> Any:
+    """Which axes of each kernel make a matrix; None leaves a parameter to Adam.
+
+    A gate kernel `[D, G, H]` is G matrices `[D, H]`; stacked kernels are one matrix a layer.
+    Embeddings, readouts and vectors are left to Adam.
+    """
+
+    def axes(path: tuple[Any, ...], leaf: Any) -> MuonDimensionNumbers | None:
+        name = path_name(path)
+        first = int(bool(re.search(STACKED, name)))
+        if leaf.ndim - first < 2 or re.search(r"(^|/)(readout|frontend)/|embedding|bias$", name):
+            return None
+        return MuonDimensionNumbers(reduction_axis=first, output_axis=leaf.ndim - 1)
+
+    return jax.tree_util.tree_map_with_path(axes, params)
+
+
+def muon(
+    learning_rate: Schedule,
+    beta: float,
+    adam_b1: float,
+    adam_b2: float,
+    weight_decay: float,
+    clip: float | None,
+) -> optax.GradientTransformation:
+    """Muon on the kernels of the body, Adam on the rest, one learning rate for both.
+
+    Updates are scaled to Adam's usual size (0.2 root mean square), so that a learning rate for
+    Adam is a fair first guess. Jordan et al., 2024; Liu et al., 2025.
+    """
+    return _clipped(
+        clip,
+        optax.contrib.muon(
+            learning_rate,
+            beta=beta,
+            adam_b1=adam_b1,
+            adam_b2=adam_b2,
+            weight_decay=weight_decay,
+            weight_decay_mask=decay_mask,
+            consistent_rms=0.2,
+            muon_weight_dimension_numbers=muon_axes,
+        ),
+    )

@@ -1,0 +1,198 @@
+"""Where arrays live: a mesh, and rules on parameter paths; layers know nothing of it."""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from recattn_jax.errors import UserError
+from recattn_jax.training.experiment import Layout, MeshShape, Rule
+from recattn_jax.training.precision import path_name
+
+AXES = ("data", "fsdp", "model", "sequence")
+ROWS = ("data", "fsdp")
+SMALL = 2**12  # elements; splitting less than this costs more in latency than it saves in memory
+STACKED = r"(^|/)stacked(/|$)"  # under such a name, axis 0 of a parameter is its layer
+
+
+def make_mesh(shape: MeshShape) -> Mesh:
+    """Mesh over this machine's devices: `make_mesh(MeshShape(data=-1, fsdp=2))`.
+
+    Args:
+      shape: devices along each axis; at most one is -1 and takes what the others leave. On a
+        single host the product may be less than the number of devices; the first ones are used.
+
+    Raises:
+      UserError: the devices do not factor that way.
+    """
+    sizes = [shape.data, shape.fsdp, shape.model, shape.sequence]
+    named = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
+    devices = jax.device_count()
+    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
+        raise UserError(f"mesh {named}: every axis is positive, at most one is -1")
+    fixed = math.prod(size for size in sizes if size != -1)
+    if -1 in sizes:
+        if devices % fixed:
+            raise UserError(
+                f"mesh {named}: {devices} devices cannot be divided by {fixed};"
+                " change the fixed axes to a divisor of the number of devices"
+            )
+        sizes = [devices // fixed if size == -1 else size for size in sizes]
+    elif fixed > devices or (jax.process_count() > 1 and fixed != devices):
+        raise UserError(f"mesh {named}: needs {fixed} devices, there are {devices}")
+    return jax.make_mesh(
+        tuple(sizes),
+        AXES,
+        axis_types=(AxisType.Auto,) * len(AXES),
+        devices=jax.devices()[: math.prod(sizes)],
+    )
+
+
+def check_batch(batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh, accumulate: int) -> None:
+    """Sees to it that every device gets the same number of rows in every micro-batch.
+
+    Raises:
+      UserError: a batch does not divide; names the numbers.
+    """
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    for name, spec in batch.items():
+        if spec.shape[0] % (ways * accumulate):
+            raise UserError(
+                f"batch of {spec.shape[0]} rows ({name!r}) is not divisible by {ways * accumulate}:"
+                f" data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']} x accumulate={accumulate};"
+                " change the batch size or the mesh"
+            )
+        if len(spec.shape) > 1 and spec.shape[1] % mesh.shape["sequence"]:
+            raise UserError(
+                f"length {spec.shape[1]} ({name!r}) is not divisible by"
+                f" sequence={mesh.shape['sequence']}; change the length or the mesh"
+            )
+
+
+def fits(shape: MeshShape, batch: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
+    """Whether this machine has the devices for a mesh that divides such a batch."""
+    try:
+        check_batch(batch, make_mesh(shape), 1)
+    except UserError:
+        return False
+    return True
+
+
+def largest_over_fsdp(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Splits the largest divisible dimension over `fsdp`; small arrays stay whole."""
+    return _spread([None] * len(shape), shape, mesh)
+
+
+def last_over_model(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Splits the last dimension over `model`, then the largest free one over `fsdp`."""
+    axes: list[str | None] = [None] * len(shape)
+    if shape[-1] % mesh.shape["model"] == 0:
+        axes[-1] = "model"
+    return _spread(axes, shape, mesh)
+
+
+def _spread(axes: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P:
+    ways = mesh.shape["fsdp"]
+    free = [i for i, size in enumerate(shape) if axes[i] is None and size % ways == 0]
+    if free and math.prod(shape) >= SMALL:
+        axes[max(free, key=lambda i: shape[i])] = "fsdp"
+    return P(*axes)
+
+
+DEFAULT_RULES: tuple[Rule, ...] = (
+    # Units of a recurrent layer, heads of attention: all gates of a unit stay on one device.
+    (r"(^|/)(input|recurrent|query|key|value)_kernel$", last_over_model),
+    (r"", largest_over_fsdp),
+)
+
+
+def parameter_specs(params: Any, rules: tuple[Rule, ...], mesh: Mesh) -> dict[str, P]:
+    """Spec of every parameter, by path.
+
+    Args:
+      params: tree of arrays or of their shapes.
+      rules: see `Layout`; a rule sees a stacked parameter without its layer axis.
+      mesh: the mesh.
+    """
+
+    def spec(name: str, shape: tuple[int, ...]) -> P:
+        stacked = bool(re.search(STACKED, name))
+        for pattern, rule in rules:
+            if re.search(pattern, name):
+                return P(None, *rule(shape[1:], mesh)) if stacked else rule(shape, mesh)
+        return P()
+
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return {path_name(path): spec(path_name(path), leaf.shape) for path, leaf in leaves}
+
+
+def follow_parameters(tree: Any, params: Any, layout: Layout, mesh: Mesh) -> Any:
+    """Shardings for a tree that holds parameters or things shaped like them.
+
+    A leaf whose path ends with a parameter's path, and whose shape is the parameter's, is stored
+    like it; so moments and averages need no rules of their own. Other leaves are replicated.
+
+    Args:
+      tree: abstract train state, optimizer state, or parameters.
+      params: the parameters alone.
+      layout: rules.
+      mesh: the mesh.
+    """
+    specs = parameter_specs(params, layout.rules, mesh)
+    shapes = {
+        path_name(path): leaf.shape for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+    }
+
+    def sharding(path: tuple[Any, ...], leaf: Any) -> NamedSharding:
+        parts = path_name(path).split("/")
+        for start in range(len(parts)):
+            name = "/".join(parts[start:])
+            if name in specs and shapes[name] == leaf.shape:
+                return NamedSharding(mesh, specs[name])
+        return NamedSharding(mesh, P())
+
+    return jax.tree_util.tree_map_with_path(sharding, tree)
+
+
+def batch_shardings(
+    batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh
+) -> dict[str, NamedSharding]:
+    """Rows over `data` and `fsdp`, time over `sequence`."""
+    return {
+        name: NamedSharding(mesh, P(ROWS, "sequence") if len(spec.shape) > 1 else P(ROWS))
+        for name, spec in batch.items()
+    }
+
+
+def carry_shardings(carry: Any, rows: Any, mesh: Mesh) -> Any:
+    """Rows over `data` and `fsdp`.
+
+    Args:
+      carry: abstract state of the model.
+      rows: for each leaf, the axis of its rows.
+      mesh: the mesh.
+    """
+    return jax.tree.map(lambda _, axis: NamedSharding(mesh, P(*[None] * axis, ROWS)), carry, rows)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of what every device holds whole."""
+    return NamedSharding(mesh, P())
+
+
+def place(
+    batch: Mapping[str, Any],
+    specs: Mapping[str, jax.ShapeDtypeStruct],
+    shardings: Mapping[str, NamedSharding],
+) -> dict[str, jax.Array]:
+    """Makes the global batch from this host's rows."""
+    return {
+        name: jax.make_array_from_process_local_data(
+            shardings[name], batch[name], global_shape=spec.shape
+        )
+        for name, spec in specs.items()
+    }

@@ -1,0 +1,136 @@
+"""One step of training and one of evaluation, as pure functions."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from recattn_jax.training import sharding
+from recattn_jax.training.experiment import Experiment
+from recattn_jax.training.precision import master
+from recattn_jax.training.state import Batch, TrainState, bind, carry_rows
+
+STREAMS = ("dropout", "variational")
+
+
+def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any]:
+    """Builds the pure step `(state, batch) -> (state, metrics)`.
+
+    The gradient is that of sum(total) / sum(weight) over all micro-batches, so it does not depend
+    on how the batch was cut. Metrics are (total, weight) pairs, and `grad_norm` and
+    `learning_rate` as plain numbers.
+    """
+    model, task, how = experiment.model, experiment.task, experiment.optimization
+
+    def total_loss(params: Any, batch: Batch, carry: Any, key: jax.Array) -> Any:
+        rngs = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
+        start = jax.lax.stop_gradient(carry) if how.carry_state else None
+        metrics, carry = task(bind(model, params, rngs), batch, start)
+        return metrics["loss"].total, (metrics, carry if how.carry_state else ())
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+        key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
+        gradient = jax.grad(total_loss, has_aux=True)
+        if how.accumulate == 1:
+            grads, (metrics, carry) = gradient(state.params, batch, state.carry, key)
+        else:
+            grads, metrics, carry = accumulate(gradient, state, batch, key)
+        weight = metrics["loss"].weight
+        grads = jax.tree.map(lambda g: g / weight, master(grads))
+        updates, opt_state = how.optimizer.update(grads, state.opt_state, master(state.params))
+        params = optax.apply_updates(state.params, updates)
+        numbers = {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
+        return state.replace(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema=averaged(state, params),
+            carry=carry,
+        ), (metrics, numbers)
+
+    def accumulate(gradient: Any, state: TrainState, batch: Batch, key: jax.Array) -> Any:
+        n = how.accumulate
+        rows = carry_rows(experiment, state.params, batch) if how.carry_state else ()
+        batches = jax.tree.map(lambda x: cut(x, 0, n), batch)
+        carries = jax.tree.map(lambda x, axis: cut(x, axis, n), state.carry, rows)
+
+        def one(part: Any) -> Any:
+            index, batch, carry = part
+            grads, (metrics, carry) = gradient(
+                state.params, batch, carry, jax.random.fold_in(key, index)
+            )
+            return (master(grads), metrics), carry
+
+        def add(sums: Any, part: Any) -> Any:
+            more, carry = one(part)
+            return jax.tree.map(jnp.add, sums, more), carry
+
+        parts = (jnp.arange(n), batches, carries)
+        shapes, _ = jax.eval_shape(one, jax.tree.map(lambda x: x[0], parts))
+        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+        (grads, metrics), carries = jax.lax.scan(add, zeros, parts)
+        return grads, metrics, jax.tree.map(uncut, carries, rows)
+
+    def averaged(state: TrainState, params: Any) -> Any:
+        if how.ema_decay is None:
+            return None
+        # Short memory first, or the average would start with many steps of initial parameters.
+        steps = state.step.astype(jnp.float32)
+        decay = jnp.minimum(how.ema_decay, (1.0 + steps) / (10.0 + steps))
+        return optax.incremental_update(master(params), state.ema, 1.0 - decay)
+
+    def rate(step: jax.Array) -> jax.Array:
+        return jnp.asarray(how.learning_rate(step), jnp.float32)
+
+    return train_step
+
+
+def compile_train_step(
+    experiment: Experiment, abstract: TrainState, shardings: TrainState, mesh: Mesh
+) -> jax.stages.Compiled:
+    """Compiles the step for a mesh, which is set; the state that goes in is donated.
+
+    Args:
+      experiment: what to train.
+      abstract: shapes of the state.
+      shardings: where its leaves live.
+      mesh: the mesh.
+    """
+    step = jax.jit(
+        make_train_step(experiment),
+        in_shardings=(shardings, sharding.batch_shardings(experiment.batch, mesh)),
+        out_shardings=(shardings, sharding.replicated(mesh)),
+        donate_argnums=0,
+    )
+    return step.lower(abstract, dict(experiment.batch)).compile()
+
+
+def make_eval_step(experiment: Experiment) -> Callable[[Any, Any, Batch], Any]:
+    """Builds `(params, carry, batch) -> (metrics, carry)`, without noise."""
+    how = experiment.optimization
+
+    def eval_step(params: Any, carry: Any, batch: Batch) -> Any:
+        start = carry if how.carry_state else None
+        metrics, carry = experiment.task(bind(experiment.model, params, {}), batch, start)
+        return metrics, carry if how.carry_state else ()
+
+    return eval_step
+
+
+def cut(x: jax.Array, axis: int, n: int) -> jax.Array:
+    """Cuts rows into n micro-batches, every n-th row together: `[n, ..., rows / n, ...]`.
+
+    Neighbouring rows live on one device, so each device keeps its rows.
+    """
+    shape = x.shape
+    x = x.reshape(*shape[:axis], shape[axis] // n, n, *shape[axis + 1 :])
+    return jnp.moveaxis(x, axis + 1, 0)
+
+
+def uncut(x: jax.Array, axis: int) -> jax.Array:
+    """Undoes `cut`."""
+    x = jnp.moveaxis(x, 0, axis + 1)
+    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
