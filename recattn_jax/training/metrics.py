@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def write_atomically(path: Path, text: str) -> None:
 class MetricsLog:
     """Numbers by step and split, on disk. Only process 0 writes.
 
+    Each line on disk also has `seconds`: wall time of the run so far, lost attempts not counted.
+
     Lines wait in memory until `flush`, which the loop calls before each evaluation and save, so
     the file never lacks a line that a checkpoint has passed.
 
@@ -83,6 +86,7 @@ class MetricsLog:
             return
         file = path / "metrics.jsonl"
         kept = [record for record in read_records(file) if record["step"] <= step]
+        self._start = time.monotonic() - (kept[-1]["seconds"] if kept else 0.0)
         write_atomically(file, "".join(json.dumps(record) + "\n" for record in kept))
         try:
             self._file = file.open("a")
@@ -96,7 +100,8 @@ class MetricsLog:
         """Takes a line: `{"step": 10, "split": "train", "loss": 2.3, ...}`."""
         if self._file is None:
             return
-        self._pending.append(json.dumps(record) + "\n")
+        seconds = round(time.monotonic() - self._start, 3)
+        self._pending.append(json.dumps({**record, "seconds": seconds}) + "\n")
         for name, value in record.items():
             if name not in ("step", "split"):
                 self._board.add_scalar(f"{record['split']}/{name}", value, record["step"])

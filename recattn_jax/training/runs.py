@@ -68,6 +68,7 @@ class RunFolder:
         self.config = _plain(config)
         self.config_file = config_file
         self.argv = list(argv)
+        self.headline = ""
         self.training_seconds = 0.0
 
     @property
@@ -120,6 +121,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create the workdir {self.path}: {error.strerror}") from error
+        self.headline = experiment.task.headline
         if jax.process_index() != 0:
             return
         params = abstract_state(experiment).params
@@ -151,6 +153,7 @@ class RunFolder:
         fixed = {
             "argv": self.argv,
             "config_file": self.config_file,
+            "headline": self.headline,
             "commit": _commit(),
             "versions": _versions(),
         }
