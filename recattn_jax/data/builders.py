@@ -195,7 +195,8 @@ def open_or_prepare(
             source = _open_checked(path)
     except OSError as error:
         raise StorageError(
-            f"{root}: cannot hold the prepared data ({error.strerror or error}); choose another data_dir"
+            f"{root}: cannot hold the prepared data ({error.strerror or error}); "
+            "choose another data_dir"
         ) from error
     if source is None:
         raise StorageError(f"{path}: what was just written cannot be read back; check the disk")

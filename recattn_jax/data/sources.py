@@ -161,11 +161,11 @@ def prepared(path: str | pathlib.Path, feature: str, encoding: str = "utf-8") ->
         )
     try:
         info = tfds.builder_from_directory(str(folder)).info
-        texts = [
+        texts = sorted(
             name
             for name, kind in info.features.items()
             if isinstance(kind, tfds.features.Text) and kind.shape == ()
-        ]
+        )
     except (ValueError, KeyError, AttributeError, ModuleNotFoundError) as error:
         raise UserError(f"{folder}: TFDS cannot read this set ({_first_line(error)})") from error
     if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:

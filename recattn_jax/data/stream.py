@@ -75,7 +75,11 @@ def tokenize(
     path = pathlib.Path(cache_dir) / "recattn_tokens" / f"{source.name}-{split}-{key[:16]}.tokens"
     tokens = _read(path)
     if tokens is None:
-        _write(path, _join(source.splits[split], tokenizer))
+        try:
+            joined = _join(source.splits[split], tokenizer)
+        except UserError as error:
+            raise UserError(f"{source.name}, {split} split, {error}") from None
+        _write(path, joined)
         tokens = _read(path)
         if tokens is None:
             raise StorageError(f"{path}: what was just written cannot be read back")
@@ -96,13 +100,18 @@ def _join(documents: Iterable[str], tokenizer: Tokenizer) -> np.ndarray:
 def _read(path: pathlib.Path) -> np.ndarray | None:
     """Returns the tokens in `path`, or None if it is missing or damaged."""
     try:
-        size = path.stat().st_size - _HEADER
-    except FileNotFoundError:
+        with path.open("rb") as file:
+            digest = file.read(_HEADER)
+            size = os.fstat(file.fileno()).st_size - _HEADER
+            if size >= 0 and size % _DTYPE.itemsize == 0:
+                # Nothing cannot be mapped.
+                mapped = np.memmap(file, _DTYPE, "r", _HEADER) if size else np.zeros([0], _DTYPE)
+                if hashlib.sha256(mapped.data).digest() == digest:
+                    return mapped
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    if size > 0 and size % _DTYPE.itemsize == 0:
-        tokens = np.memmap(path, _DTYPE, mode="r", offset=_HEADER)
-        if hashlib.sha256(tokens.data).digest() == path.read_bytes()[:_HEADER]:
-            return tokens
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read ({error.strerror})") from error
     logging.warning("%s is damaged and will be made again", path)
     return None
 

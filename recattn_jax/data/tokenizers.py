@@ -4,9 +4,10 @@ import codecs
 import dataclasses
 import functools
 import json
+import operator
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
@@ -14,6 +15,7 @@ from jaxtyping import Int
 from recattn_jax.errors import StorageError, UserError
 
 
+@runtime_checkable  # for the annotations that tests check
 class Tokenizer(Protocol):
     """Ids `0 .. vocabulary_size - 1`; one of them, `separator`, stands before every document."""
 
@@ -32,10 +34,10 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         """Returns the int32 ids of `text`, without a separator; UserError where it cannot."""
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Returns the text of `ids`; separators become nothing."""
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+    def decode_stream(self, ids: Iterable[SupportsIndex]) -> Iterator[str]:
         """Yields text as soon as ids complete it; joined, it is `decode(ids)`."""
 
     def to_json(self) -> dict[str, Any]:
@@ -66,17 +68,17 @@ class ByteTokenizer:
             ) from None
         return np.frombuffer(data, np.uint8).astype(np.int32)
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Returns the text of `ids`; separators become nothing."""
         return "".join(self.decode_stream(ids))
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+    def decode_stream(self, ids: Iterable[SupportsIndex]) -> Iterator[str]:
         """Yields whole characters only: the first bytes of one wait for its last."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         for value in ids:
             # A separator ends the document, so a character that is still open will never be closed.
-            ended = int(value) == self.separator
-            text = decoder.decode(b"" if ended else bytes((int(value),)), final=ended)
+            ended = operator.index(value) == self.separator
+            text = decoder.decode(b"" if ended else bytes((value,)), final=ended)
             if text:
                 yield text
         rest = decoder.decode(b"", final=True)
@@ -154,24 +156,24 @@ class CharTokenizer:
             )
         return ids[index_N]
 
-    def decode(self, ids: Iterable[int]) -> str:
+    def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Returns the text of `ids`; separators become nothing."""
         return "".join(self.decode_stream(ids))
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+    def decode_stream(self, ids: Iterable[SupportsIndex]) -> Iterator[str]:
         """Yields one character an id, and nothing for a separator."""
-        for value in ids:
+        for value in map(operator.index, ids):
             if not 0 <= value < self.vocabulary_size:
                 raise ValueError(f"id {value} is not in 0 .. {self.vocabulary_size - 1}")
             if value != self.separator:
-                yield self.characters[int(value)]
+                yield self.characters[value]
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `from_json` makes the same tokenizer from."""
         return {"kind": "char", "characters": self.characters}
 
 
-def from_json(data: Mapping[str, Any]) -> Tokenizer:
+def from_json(data: Any) -> Tokenizer:
     """Returns the tokenizer whose `to_json()` is `data`; ValueError for anything else."""
     match data:
         case {"kind": "byte"}:
