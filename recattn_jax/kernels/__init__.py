@@ -1,0 +1,1 @@
+"""Pure functions on arrays: recurrences, attention, positions, segments. They know no framework."""

@@ -1,0 +1,77 @@
+"""Where documents start and how far along they are, from segment numbers.
+
+A segment number is positive for a real step and 0 for padding; a new number starts a new document.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from recattn_jax.shapes import Array, Bool, Int, Mask, Segments
+
+
+def last_segments(
+    segments_BT: Segments, last_B: Int[Array, " B"]
+) -> tuple[Segments, Int[Array, " B"]]:
+    """The number of the last real step before each step, and after all of them.
+
+    Args:
+      segments_BT: segment numbers `[B, T]`, 0 for padding.
+      last_B: the last real number of what came earlier in the stream, 0 for nothing.
+
+    Returns:
+      `[B, T]`, the last real number strictly before each step, and `[B]`, after the last step.
+
+    >>> last_segments(jnp.array([[0, 3, 0, 4]]), jnp.array([2]))[0].tolist()
+    [[2, 2, 3, 3]]
+    """
+    length = segments_BT.shape[1]
+    all_BT = jnp.concatenate([last_B[:, None], segments_BT], axis=1)
+    index_T = jnp.arange(length + 1)[None, :]
+    real_BT = jax.lax.cummax(jnp.where(all_BT > 0, index_T, 0), axis=1)
+    filled_BT = jnp.take_along_axis(all_BT, real_BT, axis=1)
+    return filled_BT[:, :-1], filled_BT[:, -1]
+
+
+def document_starts(
+    segments_BT: Segments, last_B: Int[Array, " B"]
+) -> tuple[Mask, Int[Array, " B"]]:
+    """Marks the real steps whose document is not the one before.
+
+    Args:
+      segments_BT: segment numbers `[B, T]`, 0 for padding.
+      last_B: the last real number of what came earlier in the stream, 0 for nothing.
+
+    Returns:
+      `[B, T]`, true at the first step of each document, and `[B]`, the last real number.
+
+    >>> document_starts(jnp.array([[0, 3, 3, 4]]), jnp.array([3]))[0].tolist()
+    [[False, False, False, True]]
+    """
+    before_BT, last_B = last_segments(segments_BT, last_B)
+    return (segments_BT > 0) & (segments_BT != before_BT), last_B
+
+
+def document_positions(
+    segments_BT: Segments, starts_BT: Bool[Array, "B T"], position_B: Int[Array, " B"]
+) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
+    """Counts the real steps of the current document before each step.
+
+    Args:
+      segments_BT: segment numbers `[B, T]`, 0 for padding, which is not counted.
+      starts_BT: true at the first step of each document, from `document_starts`.
+      position_B: steps of the current document that came earlier in the stream.
+
+    Returns:
+      `[B, T]`, the position of each real step in its document (0 is its first), and `[B]`, the
+      number of steps of the last document so far.
+
+    >>> document_positions(jnp.array([[1, 1, 2]]), jnp.array([[0, 0, 1]]) > 0, jnp.array([5]))[0]
+    Array([[5, 6, 0]], dtype=int32)
+    """
+    count_BT = jnp.cumsum(segments_BT > 0, axis=1)
+    # Steps counted before the current document began; negative where it began in an earlier call.
+    first_BT = jnp.where(starts_BT, count_BT - 1, -position_B[:, None])
+    began_BT = jax.lax.cummax(first_BT, axis=1)
+    return (count_BT - 1 - began_BT).astype(jnp.int32), (count_BT - began_BT)[:, -1].astype(
+        jnp.int32
+    )

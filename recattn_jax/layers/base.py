@@ -1,0 +1,215 @@
+"""What every sequence layer is, and the laws that every one of them obeys."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, final
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from recattn_jax.shapes import Array, Float, Int, Mask, Segments, State
+
+
+@struct.dataclass
+class Context:
+    """Side inputs of a layer; combinators hand them on unchanged.
+
+    Attributes:
+      segments: `[B, T]`; 0 is padding, a new positive number is a new document; None is one
+        document a row, numbered 1, with no padding.
+      memory: `[B, S, M]`, what cross-attention looks at.
+      memory_segments: `[B, S]`; 0 is padding; with packed rows it pairs with `segments`.
+
+    >>> Context.from_lengths(jnp.array([1, 3]), 3).segments.tolist()
+    [[1, 0, 0], [1, 1, 1]]
+    """
+
+    __no_type_check__ = True  # tree functions rebuild it with leaves of any kind
+
+    segments: Segments | None = None
+    memory: Float[Array, "B S M"] | None = None
+    memory_segments: Int[Array, "B S"] | None = None
+
+    @classmethod
+    def from_lengths(cls, lengths: Int[Array, " B"], length: int) -> "Context":
+        """A context of one document a row, padded at its end.
+
+        Args:
+          lengths: `[B]`, the real steps of each row.
+          length: T, the steps of a row with its padding.
+
+        Returns:
+          A context with `segments` `[B, T]`.
+        """
+        return cls(segments=(jnp.arange(length)[None, :] < lengths[:, None]).astype(jnp.int32))
+
+
+@struct.dataclass
+class Stacked:
+    """The state of a repeated layer: the depth comes before the batch in every leaf."""
+
+    __no_type_check__ = True
+
+    layers: State
+
+
+class SequenceLayer(nn.Module):
+    """A transducer of sequences, `(x, state) -> (y, state)`, for any number of steps.
+
+    Subclasses write `forward` and say whether they stream; `__call__` is final. The laws, for
+    outputs and for gradients (of x and of the parameters):
+
+    - *Zero*: `layer(x, None)` equals `layer(x, zeros)`: a fresh state is zeros. Its structure comes
+      from `jax.eval_shape`, or `zero_state`, and is the same for every T. What must know where a
+      document starts keeps `segment`, the last real number, and `position`; 0 is nothing yet.
+    - *Split*: running `x[:, :k]` and then `x[:, k:]` with the carried state equals running x, at
+      every k, down to single steps. Segments are cut with x, memory is not.
+    - *Segment*: numbers are positive, contiguous and never reused within a row or a carried stream.
+      A packed document equals itself alone; altering one leaves the others bit-identical.
+    - *Padding*: a padded step is no step: zero output, no gradient, no change of state; NaN written
+      there reaches nothing. It stands before or after a document.
+    - *Causality*, where the layer streams: `y[t]` does not depend on `x[s]` for s > t.
+    - *Dtype*: y has the dtype of x; jit equals eager; a row that sees nothing gives zeros.
+
+    A layer that does not stream accepts no state and returns `()`.
+
+    Randomness is the presence of an rng stream: `dropout` is drawn for each call and `variational`
+    is the same over time; without them nothing is random, and no layer has a `train` flag.
+    """
+
+    @property
+    def streams(self) -> bool:
+        """Whether outputs never depend on later inputs, so that a state can carry on."""
+        raise NotImplementedError
+
+    def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
+        """The layer itself: x is zero at padding, and outputs there do not matter.
+
+        Args:
+          x: `[B, T, D]`, or tokens `[B, T]` for an embedding.
+          state: the state after the steps before x; None for a fresh one.
+          context: side inputs.
+
+        Returns:
+          `[B, T, E]` and the state after x.
+        """
+        raise NotImplementedError
+
+    @final
+    def __call__(
+        self,
+        x: Array,
+        state: State | None = None,
+        context: Context = Context(),  # noqa: B008
+    ) -> tuple[Array, State]:
+        """Runs the layer over T >= 1 steps.
+
+        Args:
+          x: `[B, T, D]`, or tokens `[B, T]` for an embedding.
+          state: the state that an earlier call returned; None for a fresh one.
+          context: side inputs.
+
+        Returns:
+          `[B, T, E]`, zero at padding, and the state after x.
+
+        Raises:
+          ValueError: if x has the wrong rank, segments do not have the shape `[B, T]`, or a state
+            is given to a layer that does not stream.
+        """
+        name = type(self).__name__
+        rank = 3 if jnp.issubdtype(x.dtype, jnp.floating) else 2
+        if x.ndim != rank:
+            kind = "[B, T, D]" if rank == 3 else "token ids [B, T]"
+            raise ValueError(f"{name}: x must be {kind}, got {x.dtype}{list(x.shape)}")
+        segments = context.segments
+        if segments is not None and segments.shape != x.shape[:2]:
+            raise ValueError(
+                f"{name}: context.segments must be [B, T] = {list(x.shape[:2])}, "
+                f"got {list(segments.shape)}"
+            )
+        if state is not None and not self.streams and jax.tree.leaves(state):
+            raise ValueError(
+                f"{name}: a state was given, but the layer needs later steps to compute earlier "
+                "ones, so it cannot carry on; pass state=None"
+            )
+        y, state = self.forward(_mask(x, segments), state if self.streams else None, context)
+        return _mask(y, segments), state if self.streams else ()
+
+
+def zero_state(module: nn.Module, variables: Any, *inputs: Any) -> State:
+    """The fresh state of a layer or model: zeros, with the structure of the state it returns.
+
+    Args:
+      module: what maps `(x, state, context)` to `(y, state)`.
+      variables: its variables, or their shapes.
+      *inputs: example inputs of one or more steps, or their shapes; only B matters.
+
+    Returns:
+      A pytree of zeros.
+
+    >>> from recattn_jax.layers import Identity
+    >>> zero_state(Identity(), {}, jnp.ones((2, 1, 3)))
+    ()
+    """
+    shapes = jax.eval_shape(module.apply, variables, *inputs)[1]
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def map_batch(f: Callable[[Array], Array], state: State) -> State:
+    """Maps a function that treats axis 0 as the batch over every leaf of a state.
+
+    Args:
+      f: a function of an array `[B, ...]`.
+      state: a state; under `Stacked` the function is mapped over the depth as well.
+
+    Returns:
+      The state of the results.
+
+    >>> map_batch(lambda leaf: leaf[:1], (jnp.ones((2, 3)), Stacked(jnp.ones((4, 2))))) [0].shape
+    (1, 3)
+    """
+
+    def apply(node: Any) -> Any:
+        if isinstance(node, Stacked):
+            return Stacked(jax.tree.map(jax.vmap(f), node.layers))
+        return f(node)
+
+    return jax.tree.map(apply, state, is_leaf=lambda node: isinstance(node, Stacked))
+
+
+def refuse_shared(module: nn.Module, children: tuple[nn.Module, ...]) -> None:
+    """Raises if one instance stands twice among the children: it would share its parameters.
+
+    Args:
+      module: the combinator, for the message.
+      children: its children.
+
+    Raises:
+      ValueError: naming the instance and `Repeat`.
+
+    >>> refuse_shared(SequenceLayer(), (SequenceLayer(), SequenceLayer()))
+    """
+    seen: set[int] = set()
+    for part in (part for child in children for part in _walk(child)):
+        if id(part) in seen:
+            raise ValueError(
+                f"{type(module).__name__}: the same {type(part).__name__} instance stands twice in "
+                "layers and would share its parameters; make two, or use Repeat for a stack"
+            )
+        seen.add(id(part))
+
+
+def _walk(module: nn.Module) -> Iterator[nn.Module]:
+    yield module
+    own = [value for name, value in vars(module).items() if name != "parent"]
+    for leaf in jax.tree.leaves(own, is_leaf=lambda node: isinstance(node, nn.Module)):
+        if isinstance(leaf, nn.Module):
+            yield from _walk(leaf)
+
+
+def _mask(x: Array, segments: Mask | None) -> Array:
+    if segments is None:
+        return x
+    real = segments > 0
+    return jnp.where(real.reshape(real.shape + (1,) * (x.ndim - 2)), x, jnp.zeros((), x.dtype))

@@ -1,0 +1,194 @@
+"""Layers that treat every step by itself; they stream and keep no state."""
+
+from typing import final
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.shapes import Array, DTypeLike, Float, Sequence, State, Tokens
+
+
+class Pointwise(SequenceLayer):
+    """The template of layers without a state (abstract): `y_t = f(x_t)`."""
+
+    def map(self, x: Array) -> Array:
+        """The function of every step, `[B, T, D] -> [B, T, E]`."""
+        raise NotImplementedError
+
+    @final
+    @property
+    def streams(self) -> bool:
+        """Always."""
+        return True
+
+    @final
+    @nn.compact
+    def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
+        """Maps every step; there is no state."""
+        del state, context
+        return self.map(x), ()
+
+
+class Identity(Pointwise):
+    """`y = x`.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    >>> y, state = Identity().apply({}, jnp.ones((2, 5, 3)))
+    >>> y.shape
+    (2, 5, 3)
+    """
+
+    def map(self, x: Sequence) -> Sequence:
+        return x
+
+
+class Dense(Pointwise):
+    """A linear map of every step, `y = x W + b`.
+
+    Attributes:
+      features: output width E.
+      use_bias: whether there is a b.
+
+    Call: `[B, T, D] -> [B, T, E]`.
+
+    >>> y, state = Dense(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
+    >>> y.shape
+    (2, 5, 4)
+    """
+
+    features: int
+    use_bias: bool = True
+
+    def map(self, x: Sequence) -> Float[Array, "B T E"]:
+        return nn.Dense(self.features, use_bias=self.use_bias, dtype=x.dtype, name="dense")(x)
+
+
+class GatedMLP(Pointwise):
+    """A gated feed-forward block (SwiGLU), `y = (silu(x W_g) * (x W_u)) W_o`.
+
+    Attributes:
+      hidden: width of the hidden layer.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    >>> y, state = GatedMLP(8).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
+    >>> y.shape
+    (2, 5, 3)
+
+    Shazeer, GLU variants improve transformer, 2020, arXiv:2002.05202.
+    """
+
+    hidden: int
+
+    def map(self, x: Sequence) -> Sequence:
+        def dense(features: int, name: str) -> nn.Dense:
+            return nn.Dense(features, use_bias=False, dtype=x.dtype, name=name)
+
+        hidden = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)
+        return dense(x.shape[-1], "out")(hidden)
+
+
+class RMSNorm(Pointwise):
+    """Normalises every step by its root mean square, `y = g x / sqrt(mean(x^2) + epsilon)`.
+
+    Attributes:
+      epsilon: added to the mean square; statistics are float32.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    >>> y, state = RMSNorm().init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
+    >>> y.shape
+    (2, 5, 3)
+
+    Zhang and Sennrich, Root mean square layer normalization, 2019, arXiv:1910.07467.
+    """
+
+    epsilon: float = 1e-6
+
+    def map(self, x: Sequence) -> Sequence:
+        return nn.RMSNorm(epsilon=self.epsilon, dtype=x.dtype, name="norm")(x)
+
+
+class LayerNorm(Pointwise):
+    """Normalises every step to mean 0 and variance 1, `y = g (x - mean) / std + b`.
+
+    Attributes:
+      epsilon: added to the variance; statistics are float32.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    >>> y, state = LayerNorm().init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
+    >>> y.shape
+    (2, 5, 3)
+
+    Ba et al., Layer normalization, 2016, arXiv:1607.06450.
+    """
+
+    epsilon: float = 1e-6
+
+    def map(self, x: Sequence) -> Sequence:
+        return nn.LayerNorm(epsilon=self.epsilon, dtype=x.dtype, name="norm")(x)
+
+
+class Dropout(Pointwise):
+    """Zeroes entries with probability `rate` and scales the others by `1 / (1 - rate)`.
+
+    Drawn anew for every entry where the rng stream `dropout` is given; the identity without it.
+
+    Attributes:
+      rate: probability, from 0 up to but not including 1.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    Raises:
+      ValueError: if the rate is out of range.
+
+    >>> y, _ = Dropout(0.5).apply({}, jnp.ones((2, 5, 3)), rngs={"dropout": jax.random.key(0)})
+    >>> y.shape
+    (2, 5, 3)
+
+    Srivastava et al., Dropout, 2014.
+    """
+
+    rate: float
+
+    def map(self, x: Sequence) -> Sequence:
+        if not 0.0 <= self.rate < 1.0:
+            raise ValueError(f"Dropout: rate={self.rate} must be at least 0 and less than 1")
+        if self.rate == 0.0 or not self.has_rng("dropout"):
+            return x
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1.0 - self.rate, x.shape)
+        return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros((), x.dtype)).astype(x.dtype)
+
+
+class Embed(Pointwise):
+    """Looks up a vector for every token, `y_t = E[x_t]`.
+
+    Attributes:
+      vocabulary: number of tokens V.
+      features: width D.
+      dtype: the dtype of the activations from here on.
+
+    Call: tokens `[B, T] -> [B, T, D]`.
+
+    >>> y, _ = Embed(10, 4).init_with_output(jax.random.key(0), jnp.ones((2, 5), int))[0]
+    >>> y.shape
+    (2, 5, 4)
+    """
+
+    vocabulary: int
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    def map(self, x: Tokens) -> Float[Array, "B T D"]:
+        embed = nn.Embed(
+            self.vocabulary,
+            self.features,
+            dtype=self.dtype,
+            embedding_init=nn.initializers.normal(1.0),
+            name="embed",
+        )
+        return embed(x)

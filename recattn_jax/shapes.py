@@ -1,0 +1,42 @@
+"""The legend of dimension letters, and the array types that are built from it.
+
+Names of arrays inside functions end in these letters, `scores_BHTS`, and public signatures use the
+types below. jaxtyping checks them in the tests only; at run time they cost nothing.
+
+    B  batch                 H  heads, or units of a recurrent layer
+    T  time (query) steps    K  size of one head
+    S  source (key) steps    G  gates of a recurrent layer
+    D  input width           W  window: the steps that a local layer sees
+    E  output width          V  vocabulary
+    M  memory width          N  blocks or chunks
+"""
+
+from typing import Any
+
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+Sequence = Float[Array, "B T D"]
+Tokens = Int[Array, "B T"]
+Segments = Int[Array, "B T"]
+Mask = Bool[Array, "B T"]
+Heads = Float[Array, "B T H K"]
+Logits = Float[Array, "B T V"]
+
+State = Any
+"""A pytree of arrays whose leading axis is B; `()` where a layer keeps nothing."""
+
+__all__ = [
+    "Array",
+    "Bool",
+    "DTypeLike",
+    "Float",
+    "Heads",
+    "Int",
+    "Logits",
+    "Mask",
+    "Segments",
+    "Sequence",
+    "State",
+    "Tokens",
+]

@@ -1,0 +1,55 @@
+"""Language modelling: predict the next token."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from recattn_jax.layers.base import Context
+from recattn_jax.shapes import State
+from recattn_jax.tasks.base import Apply, Batch, Mean, Metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class LanguageModel:
+    """Next-token prediction, `loss = -mean_t log p(target_t | inputs_1..t)`.
+
+    Metrics: `loss` in nats a target, `accuracy`, and `bits_per_<symbol>`: all nats, those of the
+    separators between documents included, over the number of symbols, in bits.
+
+    Attributes:
+      separator: the token that stands between documents and is no symbol.
+      symbol: what a token stands for, `byte` or `char`.
+
+    A batch holds `inputs`, `targets` and `segments`, each int32 `[B, T]`; segment 0 is padding.
+
+    >>> LanguageModel(separator=256, symbol="byte").headline
+    'bits_per_byte'
+    """
+
+    separator: int
+    symbol: str
+
+    @property
+    def headline(self) -> str:
+        """Bits a symbol."""
+        return f"bits_per_{self.symbol}"
+
+    def __call__(self, apply: Apply, batch: Batch, state: State | None) -> tuple[Metrics, State]:
+        """Sums the losses of a batch; see `Task`."""
+        segments_BT, targets_BT = batch["segments"], batch["targets"]
+        logits_BTV, state = apply(batch["inputs"], state, Context(segments=segments_BT))
+        log_p_BTV = jax.nn.log_softmax(logits_BTV)
+        nats_BT = -jnp.take_along_axis(log_p_BTV, targets_BT[..., None], axis=-1)[..., 0]
+        right_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
+
+        real_BT = (segments_BT > 0).astype(jnp.float32)
+        nats = jnp.sum(nats_BT * real_BT)
+        targets = jnp.sum(real_BT)
+        symbols = jnp.sum(real_BT * (targets_BT != self.separator))
+        return {
+            "loss": Mean(nats, targets),
+            "accuracy": Mean(jnp.sum(right_BT * real_BT), targets),
+            self.headline: Mean(nats / math.log(2.0), symbols),
+        }, state
