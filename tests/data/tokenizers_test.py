@@ -41,6 +41,7 @@ def test_incomplete_bytes_end_at_a_separator_and_at_the_end():
     tokenizer = ByteTokenizer()
     first = "é".encode()[0]
     assert tokenizer.decode([first, 256, 65]) == "\ufffdA"
+    assert tokenizer.decode([first, 256, *"é".encode()[1:]]) == "\ufffd\ufffd"
     assert tokenizer.decode([65, first]) == "A\ufffd"
 
 
