@@ -7,6 +7,7 @@ string with a comma in it.
 
 import re
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from absl import flags
@@ -14,6 +15,7 @@ from ml_collections import config_dict, config_flags
 
 from launch.app import nearest
 from recattn_jax.errors import UserError
+from recattn_jax.training.runs import load_experiment_file
 
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?$", re.DOTALL)
 
@@ -45,6 +47,30 @@ def take_path(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
         if not path:
             raise UserError("--config needs a file: --config=experiments/char_lm.py")
     return path, [*rest, *arguments]
+
+
+def load(path: str) -> tuple[ModuleType, config_dict.ConfigDict]:
+    """Imports an experiment file and asks it for its config.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The module and its config.
+
+    Raises:
+      UserError: there is no such file, it is no Python, or it is no experiment.
+    """
+    try:
+        experiment_file = load_experiment_file(path)
+    except SyntaxError as error:
+        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    config = experiment_file.get_config()
+    if not isinstance(config, config_dict.ConfigDict):
+        raise UserError(
+            f"{path}: get_config() returned {type(config).__name__}, expected a ConfigDict"
+        )
+    return experiment_file, config
 
 
 def define(

@@ -10,7 +10,8 @@ from absl import flags
 
 from launch import app
 from recattn_jax.errors import UserError
-from recattn_jax.training import evaluate, load_run
+from recattn_jax.training.evaluation import evaluate
+from recattn_jax.training.runs import load_run
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:

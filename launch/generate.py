@@ -5,15 +5,17 @@
 `--prompt=-` reads the prompt from stdin; without a prompt the text begins as a new document does.
 """
 
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 from absl import flags
 
 from launch import app
+from recattn_jax.data import Tokenizer
 from recattn_jax.decoding import Sampler, generate
 from recattn_jax.errors import UserError
-from recattn_jax.training import load_run
+from recattn_jax.training.runs import load_run
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -54,14 +56,22 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             seed=flag_values.seed,
             stop_at_separator=flag_values.stop,
         )
-        sys.stdout.write(prompt)
-        for text in run.tokenizer.decode_stream(ids):
+        # A terminal that cannot show a character gets a question mark, not an end.
+        sys.stdout.reconfigure(errors="replace")
+        for text in itertools.chain([prompt], texts(run.tokenizer, ids), ["\n"]):
             sys.stdout.write(text)
             sys.stdout.flush()
-        sys.stdout.write("\n")
-        sys.stdout.flush()
 
     return argv, main
+
+
+def texts(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Text as soon as ids complete it; an empty line where one document ends and another starts."""
+    for separator, group in itertools.groupby(ids, lambda token: token == tokenizer.separator):
+        if separator:
+            yield from ("\n\n" for _ in group)
+        else:
+            yield from tokenizer.decode_stream(group)
 
 
 def read_prompt(prompt: str) -> str:

@@ -20,7 +20,8 @@ from ml_collections import config_dict
 
 from launch import app, configs
 from recattn_jax.errors import UserError
-from recattn_jax.training import RunFolder, fit, load_experiment_file, load_run
+from recattn_jax.training.loop import fit
+from recattn_jax.training.runs import RunFolder, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
 
 DEFAULT_CONFIG = "experiments/char_lm.py"
@@ -44,8 +45,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         flag_values=flag_values,
     )  # fmt: skip
     path, argv = configs.take_path(argv, DEFAULT_CONFIG)
-    experiment_file = load_experiment_file(path)
-    config = experiment_file.get_config()
+    experiment_file, config = configs.load(path)
     defaults = config.to_dict()
     configs.define(flag_values, config, path, argv)
 

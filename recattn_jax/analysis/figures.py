@@ -65,7 +65,9 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def _draw(axes: Axes, curve: Curve, positions: Sequence[float], colour: object) -> None:
+def _draw(
+    axes: Axes, curve: Curve, positions: Sequence[int] | Sequence[float], colour: object
+) -> None:
     label = f"{curve.run} {curve.split}"
     if curve.split == "train":
         values = running_mean(curve.values, max(1, len(curve.values) // _SMOOTHED_POINTS))

@@ -2,11 +2,12 @@
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import linen as nn
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from recattn_jax.decoding.sampling import Sampler
@@ -18,20 +19,8 @@ from recattn_jax.layers.base import Context, State, zero_state
 PREFILL_BLOCK = 64
 
 
-@runtime_checkable
-class StreamingModel(Protocol):
-    """What decoding asks of a model: it is an unbound Linen module from ids to logits."""
-
-    @property
-    def streams(self) -> bool:
-        """Whether a sequence can be fed in pieces."""
-
-    def apply(self, variables: Any, *args: Any) -> Any:
-        """Maps `(inputs_BT, state, context)` to `(logits_BTV, state)`."""
-
-
 def generate(
-    model: StreamingModel,
+    model: nn.Module,
     params: Any,
     prompt_ids: Sequence[int],
     *,
@@ -84,7 +73,7 @@ def generate(
 
 
 def _stream(
-    model: StreamingModel,
+    model: nn.Module,
     variables: Any,
     ids: np.ndarray,
     separator: int,
@@ -118,7 +107,7 @@ def _stream(
 
 
 def prefill(
-    model: StreamingModel,
+    model: nn.Module,
     variables: Any,
     inputs_BT: np.ndarray,
     segments_BT: np.ndarray,
@@ -153,7 +142,7 @@ def prefill(
 
 @functools.partial(jax.jit, static_argnames=("model",))
 def _read_block(
-    model: StreamingModel,
+    model: nn.Module,
     variables: Any,
     inputs_BT: Int[Array, "B T"],
     segments_BT: Int[Array, "B T"],
@@ -172,7 +161,7 @@ def _choose(sampler: Sampler, key: PRNGKeyArray, logits_BV: Float[Array, "B V"])
 
 @functools.partial(jax.jit, static_argnames=("model", "sampler", "separator"))
 def _step(
-    model: StreamingModel,
+    model: nn.Module,
     sampler: Sampler,
     separator: int,
     variables: Any,

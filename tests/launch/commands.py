@@ -33,8 +33,9 @@ class Caller:
 
 
 def everything_under(folder: Path) -> dict[str, bytes | None]:
-    """Every file and folder below, with its content."""
+    """Every file and folder below, with its content, but for what Python's import leaves."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
+        if "__pycache__" not in path.parts
     }

@@ -36,7 +36,9 @@ def test_values_are_set_in_the_type_of_the_file():
     assert config.ema is True and config.layers == ("mlp",) and config.widths == (1, 2, 3)
 
 
-@pytest.mark.parametrize("argument", ["--config.peak_rl=1", "-config.peak_rl", "--noconfig.peak_rl"])
+@pytest.mark.parametrize(
+    "argument", ["--config.peak_rl=1", "-config.peak_rl", "--noconfig.peak_rl"]
+)
 def test_an_unknown_key_is_answered_with_the_nearest_one(argument):
     with pytest.raises(UserError, match="'peak_rl'.*did you mean peak_lr?.*some.py"):
         parsed(argument, "1")

@@ -1,0 +1,190 @@
+"""Many run folders side by side: what each reached, and its curves."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from recattn_jax.analysis.figures import Curve
+from recattn_jax.errors import StorageError
+from recattn_jax.training.metrics import Record, read_records
+
+# What is shown for a run.json that is lost.
+_UNKNOWN: dict[str, Any] = {"config_file": "unknown", "ended": "unknown", "headline": "loss"}
+COLUMNS = ("run", "experiment", "changed", "ended", "step", "validation", "train loss", "minutes")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+    """What a run folder tells, whether its run ended, goes on, or left damage behind.
+
+    Args:
+      name: the folder, relative to where runs were looked for.
+      experiment: the stem of the experiment file; "unknown" if the folder does not say.
+      config: the numbers of the run.
+      ended: how it ended; "running or killed" if it did not.
+      headline: the metric by which runs are compared; lower is better.
+      records: the lines of `metrics.jsonl` that could be read.
+      damage: what could not be read; empty if all could.
+    """
+
+    name: str
+    experiment: str
+    config: Mapping[str, Any]
+    ended: str
+    headline: str
+    records: Sequence[Record]
+    damage: Sequence[str]
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The lowest validation headline and its step, if there was an evaluation."""
+        found = [
+            (record[self.headline], record["step"])
+            for record in self.records
+            if record["split"] == "validation" and math.isfinite(record[self.headline])
+        ]
+        return min(found, default=None)
+
+
+def find_runs(root: Path) -> list[RunSummary]:
+    """Reads every run folder under `root`, or `root` itself if it is one.
+
+    Args:
+      root: a folder.
+
+    Returns:
+      The runs, by experiment, the best first; damaged ones are there, and say so.
+
+    Example:
+      >>> for run in find_runs(Path("runs")):
+      ...     print(run.name, run.best)
+    """
+    marks = ("config.json", "run.json", "metrics.jsonl")
+    folders = {path.parent for mark in marks for path in root.rglob(mark)}
+    runs = [_read_run(folder, root) for folder in sorted(folders)]
+    return sorted(runs, key=lambda run: (run.experiment, run.headline, run.best or (math.inf, 0)))
+
+
+def _read_run(folder: Path, root: Path) -> RunSummary:
+    damage: list[str] = []
+    config = _read_object(folder / "config.json", damage)
+    record = _UNKNOWN | _read_object(folder / "run.json", damage)
+    return RunSummary(
+        name=str(folder.relative_to(root)) if folder != root else folder.absolute().name,
+        experiment=Path(str(record["config_file"])).stem,
+        config=config,
+        ended="running or killed" if record["ended"] == "killed" else str(record["ended"]),
+        headline=str(record["headline"]),
+        records=_read_metrics(folder / "metrics.jsonl", str(record["headline"]), damage),
+        damage=damage,
+    )
+
+
+def _read_object(path: Path, damage: list[str]) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        damage.append(f"{path.name} is missing")
+        return {}
+    except (OSError, ValueError) as error:
+        damage.append(f"{path.name} cannot be read ({error})")
+        return {}
+    if not isinstance(value, dict):
+        damage.append(f"{path.name} holds no JSON object")
+        return {}
+    return value
+
+
+def _read_metrics(path: Path, headline: str, damage: list[str]) -> list[Record]:
+    try:
+        records = read_records(path)
+    except (StorageError, OSError, ValueError) as error:
+        damage.append(f"{path.name} cannot be read ({error})")
+        return []
+    whole = [record for record in records if _is_whole(record, headline)]
+    if len(whole) < len(records):
+        damage.append(f"{len(records) - len(whole)} lines of {path.name} lack a number")
+    return whole
+
+
+def _is_whole(record: Any, headline: str) -> bool:
+    match record:
+        case {"step": int(), "seconds": float(), "split": str(split), "loss": float()}:
+            return split != "validation" or isinstance(record.get(headline), float)
+    return False
+
+
+def table(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
+    """One row a run, under `COLUMNS`.
+
+    Args:
+      runs: from `find_runs`.
+
+    Returns:
+      The cells, as text; the column "changed" has the config's values that differ among the runs
+      of one experiment.
+    """
+    return [
+        _row(run, [other for other in runs if other.experiment == run.experiment]) for run in runs
+    ]
+
+
+def _row(run: RunSummary, peers: Sequence[RunSummary]) -> tuple[str, ...]:
+    keys = sorted({key for peer in peers for key in peer.config})
+    changed = [
+        f"{key}={run.config[key]}"
+        for key in keys
+        if key in run.config
+        and any(key in peer.config and peer.config[key] != run.config[key] for peer in peers)
+    ]
+    training = [record for record in run.records if record["split"] == "train"]
+    last = max((record["step"] for record in run.records), default=0)
+    return (
+        run.name,
+        run.experiment,
+        " ".join(changed),
+        "damaged" if run.damage else run.ended.partition(":")[0],
+        str(last),
+        f"{run.headline} {run.best[0]:.4f} at {run.best[1]}" if run.best else "none yet",
+        f"{training[-1]['loss']:.4f}" if training else "none yet",
+        f"{run.records[-1]['seconds'] / 60:.1f}" if run.records else "none yet",
+    )
+
+
+def as_text(rows: Sequence[Sequence[str]]) -> str:
+    """The table for a terminal."""
+    return "\n".join("  ".join(cells).rstrip() for cells in _aligned(rows, "-"))
+
+
+def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """The table for a page."""
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in _aligned(escaped, "-"))
+
+
+def _aligned(rows: Sequence[Sequence[str]], rule: str) -> list[list[str]]:
+    lines = [list(COLUMNS), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+    lines.insert(1, [rule * width for width in widths])
+    return [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
+
+
+def curves(run: RunSummary) -> list[Curve]:
+    """The run's losses by split, for `figures.loss_curves`."""
+    splits = dict.fromkeys(record["split"] for record in run.records)
+    found = []
+    for split in splits:
+        records = [record for record in run.records if record["split"] == split]
+        found.append(
+            Curve(
+                run=run.name,
+                split=split,
+                steps=[record["step"] for record in records],
+                seconds=[record["seconds"] for record in records],
+                values=[record["loss"] for record in records],
+            )
+        )
+    return found

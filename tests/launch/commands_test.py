@@ -1,0 +1,119 @@
+"""Train, evaluate, generate and report, on a model of a thousand parameters."""
+
+import io
+import json
+import re
+import types
+from pathlib import Path
+
+import pytest
+
+from launch import evaluate, generate, report, train
+from recattn_jax.data import ByteTokenizer, CharTokenizer
+from recattn_jax.errors import UserError
+from tests.launch.commands import TINY
+
+TEXT = "".join(f"line {i}: the cat sat on the mät.\n" for i in range(40))
+
+
+def trained(call, *arguments):
+    Path("text.txt").write_text(TEXT)
+    return call(train, f"--config={TINY}", "--workdir=run", *arguments)
+
+
+def test_train_then_again_then_evaluate_then_generate(call):
+    result = trained(call)
+    assert result.code == 0, result.err
+    last = result.out.splitlines()[-1]
+    assert last.startswith("validation bits_per_byte ")
+    assert " in run;" in last and "python -m launch.generate --workdir=run" in last
+    value = float(last.split()[2])
+
+    again = trained(call)
+    assert again.code == 0, again.err
+    assert "already done" in again.out
+    assert again.out.splitlines()[-1].split()[:3] == last.split()[:3]
+
+    evaluated = call(evaluate, "--workdir=run")
+    assert evaluated.code == 0, evaluated.err
+    line = json.loads(evaluated.out)
+    assert evaluated.out.count("\n") == 1
+    assert (line["split"], line["workdir"]) == ("validation", "run")
+    assert line["bits_per_byte"] == pytest.approx(value, abs=1e-4)
+    tested = json.loads(call(evaluate, "--workdir=run", "--split=test", "--checkpoint=2").out)
+    assert (tested["split"], tested["step"]) == ("test", 2)
+
+    generated = [
+        call(generate, "--workdir=run", "--prompt=the mä", "--tokens=30", f"--seed={seed}")
+        for seed in (0, 0, 1)
+    ]
+    assert [result.code for result in generated] == [0, 0, 0], generated[0].err
+    assert generated[0].out == generated[1].out != generated[2].out
+    assert generated[0].out.startswith("the mä") and generated[0].out.endswith("\n")
+    empty = call(generate, "--workdir=run", "--tokens=5", "--temperature=0", "--checkpoint=last")
+    assert empty.code == 0 and empty.out
+
+
+def test_a_run_without_a_workdir_is_named_after_its_numbers(call):
+    Path("text.txt").write_text(TEXT)
+    for arguments in ([], ["--config.seed=1"]):
+        result = call(train, f"--config={TINY}", "--config.steps=2", *arguments)
+        assert result.code == 0, result.err
+    names = sorted(path.name for path in Path("runs").iterdir())
+    assert len(names) == 2
+    assert all(re.fullmatch("tiny_experiment-[0-9a-f]{8}", name) for name in names)
+
+    Path("runs", names[0], "metrics.jsonl").write_text("damage\n")
+    reported = call(report)
+    assert reported.code == 0, reported.err
+    assert all(name in reported.out for name in names)
+    assert f"damaged: {names[0]}: metrics.jsonl" in reported.out
+    page = Path("runs/report.md").read_text()
+    assert "| run" in page and "(curves_tiny_experiment.png)" in page
+    assert Path("runs/curves_tiny_experiment.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_run_starts_from_the_weights_of_another(call):
+    assert trained(call).code == 0
+    reached = json.loads(call(evaluate, "--workdir=run").out)["bits_per_byte"]
+    result = call(
+        train, f"--config={TINY}", "--workdir=next", "--init_from=run", "--config.peak_lr=1e-9"
+    )
+    assert result.code == 0, result.err
+    assert float(result.out.splitlines()[-1].split()[2]) == pytest.approx(reached, abs=1e-4)
+
+
+def test_steps_are_profiled_into_the_run(call):
+    result = trained(call, "--profile_steps=2:3")
+    assert result.code == 0, result.err
+    assert any(path.is_file() for path in Path("run/profile").rglob("*"))
+
+
+def test_the_prompt_may_come_from_stdin(monkeypatch):
+    assert generate.read_prompt("plain") == "plain"
+    for data, text in ((b"", ""), ("na\u00efve\n".encode(), "na\u00efve\n")):
+        monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(data)))
+        assert generate.read_prompt("-") == text
+    monkeypatch.setattr("sys.stdin", types.SimpleNamespace(buffer=io.BytesIO(b"ab\xff")))
+    with pytest.raises(UserError, match="not UTF-8.*byte 2"):
+        generate.read_prompt("-")
+
+
+def test_text_comes_as_soon_as_it_is_complete():
+    tokenizer = ByteTokenizer()
+    taken = []
+
+    def ids():
+        for token in [*tokenizer.encode("a\u00ef"), 256, *tokenizer.encode("b")]:
+            taken.append(int(token))
+            yield int(token)
+
+    texts = generate.texts(tokenizer, ids())
+    assert next(texts) == "a" and len(taken) == 1
+    assert next(texts) == "\u00ef" and len(taken) == 3
+    assert list(texts) == ["\n\n", "b"]
+
+
+def test_a_document_that_ends_is_followed_by_an_empty_line():
+    tokenizer = CharTokenizer("ab")
+    assert "".join(generate.texts(tokenizer, [0, 2, 1, 2])) == "a\n\nb\n\n"

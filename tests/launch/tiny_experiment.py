@@ -1,0 +1,94 @@
+"""A model of a thousand parameters on a text file: seconds on one core; for the tests of launch."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from ml_collections import config_dict
+
+from recattn_jax.data import ByteTokenizer, Data, text_file, tokenize, windows
+from recattn_jax.layers.base import Context
+from recattn_jax.tasks.language_model import LanguageModel
+from recattn_jax.training.experiment import Cadence, Experiment, Layout, MeshShape, Optimization
+from recattn_jax.training.sharding import DEFAULT_RULES
+
+
+class DecayingSum(nn.Module):
+    """Logits from a sum over the document that decays; it streams."""
+
+    vocabulary: int
+    streams: bool
+
+    @nn.compact
+    def __call__(self, inputs, state=None, context=Context()):
+        embedded = nn.Embed(self.vocabulary, 4)(inputs)
+        segments = context.segments
+        if segments is None:
+            segments = jnp.ones(inputs.shape, jnp.int32)
+        if state is None:
+            state = {
+                "sum": jnp.zeros((inputs.shape[0], 4)),
+                "segment": jnp.zeros(inputs.shape[0], jnp.int32),
+            }
+
+        def step(state, now):
+            vector, segment = now
+            padding = segment == 0
+            decayed = 0.7 * jnp.where((segment == state["segment"])[:, None], state["sum"], 0)
+            total = jnp.where(padding[:, None], state["sum"], decayed + vector)
+            return {"sum": total, "segment": jnp.where(padding, state["segment"], segment)}, total
+
+        state, sums = jax.lax.scan(step, state, (embedded.swapaxes(0, 1), segments.T))
+        return nn.Dense(self.vocabulary)(sums.swapaxes(0, 1)), state
+
+
+def get_config():
+    """Numbers and short strings."""
+    config = config_dict.ConfigDict()
+    config.seed = 0
+    config.data_dir = "prepared"
+    config.text = "text.txt"
+    config.held_out = (0.1, 0.1)
+    config.batch = 8
+    config.length = 8
+    config.steps = 4
+    config.peak_lr = 0.5
+    config.streams = True
+    config.mesh_data = -1
+    return config.lock()
+
+
+def build(c):
+    """The experiment; opens nothing."""
+    tokenizer = ByteTokenizer()
+
+    def data():
+        source = text_file(c.text, c.data_dir, *c.held_out)
+        pipelines = {
+            split: windows(
+                tokenize(source, split, tokenizer, c.data_dir), c.batch, c.length, c.seed
+            )
+            for split in source.splits
+        }
+        return Data(tokenizer, pipelines.pop("train"), pipelines)
+
+    leaf = jax.ShapeDtypeStruct((c.batch, c.length), np.int32)
+    return Experiment(
+        model=DecayingSum(tokenizer.vocabulary_size, c.streams),
+        task=LanguageModel(separator=tokenizer.separator, symbol=tokenizer.symbol),
+        data=data,
+        batch={"inputs": leaf, "targets": leaf, "segments": leaf},
+        optimization=Optimization(
+            optimizer=optax.sgd(c.peak_lr),
+            learning_rate=lambda step: c.peak_lr,
+            accumulate=1,
+            ema_decay=None,
+            carry_state=False,
+        ),
+        cadence=Cadence(
+            steps=c.steps, log_every=1, evaluate_every=2, save_every=2, keep=2, patience=None
+        ),
+        layout=Layout(mesh=MeshShape(data=c.mesh_data), rules=DEFAULT_RULES, storage=()),
+        seed=c.seed,
+    )
