@@ -148,7 +148,8 @@ class Repeat(SequenceLayer):
     `y = layer_depth(... layer_1(x))`; parameters and states are stacked, the depth first.
 
     Attributes:
-      layer: a layer whose output is as wide as its input.
+      stacked: a layer whose output is as wide as its input. Its name stands in the paths of its
+        parameters, and tells rules on paths that their first axis is the depth.
       depth: number of copies.
 
     Call: `[B, T, D] -> [B, T, D]`; state: `Stacked` of the layer's.
@@ -160,12 +161,12 @@ class Repeat(SequenceLayer):
     >>> layer = Repeat(Residual(LSTM(8)), depth=3)
     """
 
-    layer: SequenceLayer
+    stacked: SequenceLayer
     depth: int
 
     @property
     def streams(self) -> bool:
-        return self.layer.streams
+        return self.stacked.streams
 
     @nn.compact
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
@@ -181,7 +182,7 @@ class Repeat(SequenceLayer):
             split_rngs={"params": True, "dropout": True, "variational": True},
             length=self.depth,
         )
-        y, states = scan(self.layer, x, None if state is None else state.layers)
+        y, states = scan(self.stacked, x, None if state is None else state.layers)
         return y, Stacked(states)
 
 
