@@ -170,7 +170,7 @@ def _leave(code: int, message: str) -> NoReturn:
 
 
 def _hush() -> None:
-    # Information of libraries (which backend was tried, which handler was registered) is for their
-    # authors. Warnings stay, except jax's remark that an accelerator is present but not used.
-    absl.logging.set_verbosity(absl.logging.WARNING)
+    # What libraries log (a folder is read-only, an accelerator is there but not used) is for their
+    # authors; what a user must know, we say.
+    absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import jax
 from absl import flags
 from ml_collections import config_dict
 
@@ -23,6 +24,7 @@ from recattn_jax.errors import UserError
 from recattn_jax.training.loop import fit
 from recattn_jax.training.runs import RunFolder, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
+from recattn_jax.training.state import abstract_state, check_params
 
 DEFAULT_CONFIG = "experiments/char_lm.py"
 
@@ -76,8 +78,11 @@ def train(
     if flag_values.init_from:
         checkpoint = app.checkpoint(flag_values.checkpoint or "best")
         initial_params = load_run(flag_values.init_from, checkpoint).params
+        check_params(initial_params, abstract_state(experiment).params)
     data = experiment.data()
     outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
+    if jax.process_index() != 0:
+        return
     print(
         f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
         f" {outcome.best_step}) in {workdir}; generate with: python -m launch.generate"

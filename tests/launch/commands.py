@@ -1,12 +1,16 @@
 """Runs a command inside the test's process, as the command line would."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from launch import app
 
+TEXT = "".join(f"line {i}: the cat sat on the m\u00e4t.\n" for i in range(40))
 TINY = str(Path(__file__).with_name("tiny_experiment.py"))
 
 
@@ -30,6 +34,19 @@ class Caller:
         captured = self.capsys.readouterr()
         code = leaving.value.code
         return Result(code=0 if code is None else code, out=captured.out, err=captured.err)
+
+
+def python_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+    """Starts `python -m ...` in a process of its own, as a person would."""
+    root = Path(__file__).parents[2]
+    return subprocess.Popen(
+        [sys.executable, "-m", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def everything_under(folder: Path) -> dict[str, bytes | None]:

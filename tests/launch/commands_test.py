@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import types
 from pathlib import Path
 
@@ -11,25 +12,20 @@ import pytest
 from launch import evaluate, generate, report, train
 from recattn_jax.data import ByteTokenizer, CharTokenizer
 from recattn_jax.errors import UserError
-from tests.launch.commands import TINY
+from tests.launch.commands import TEXT, TINY, python_process
 
-TEXT = "".join(f"line {i}: the cat sat on the mät.\n" for i in range(40))
-
-
-def trained(call, *arguments):
-    Path("text.txt").write_text(TEXT)
-    return call(train, f"--config={TINY}", "--workdir=run", *arguments)
+CONFIG = f"--config={TINY}"
 
 
 def test_train_then_again_then_evaluate_then_generate(call):
-    result = trained(call)
+    result = call(train, CONFIG, "--workdir=run")
     assert result.code == 0, result.err
     last = result.out.splitlines()[-1]
     assert last.startswith("validation bits_per_byte ")
     assert " in run;" in last and "python -m launch.generate --workdir=run" in last
     value = float(last.split()[2])
 
-    again = trained(call)
+    again = call(train, CONFIG, "--workdir=run")
     assert again.code == 0, again.err
     assert "already done" in again.out
     assert again.out.splitlines()[-1].split()[:3] == last.split()[:3]
@@ -52,12 +48,44 @@ def test_train_then_again_then_evaluate_then_generate(call):
     assert generated[0].out.startswith("the mä") and generated[0].out.endswith("\n")
     empty = call(generate, "--workdir=run", "--tokens=5", "--temperature=0", "--checkpoint=last")
     assert empty.code == 0 and empty.out
+    assert [evaluated.err, empty.err, *(result.err for result in generated)] == [""] * 5
+
+
+def test_a_loss_that_is_no_number_is_three(call):
+    result = call(train, CONFIG, "--config.peak_lr=1e30")
+    assert result.code == 3
+    assert result.err.count("\n") == 1 and "at step 2" in result.err
+
+
+def test_no_good_checkpoint_is_four(call, trained):
+    for state in Path("run/checkpoints").glob("*/state"):
+        shutil.rmtree(state)
+    result = call(train, CONFIG, "--workdir=run")
+    assert result.code == 4
+    assert result.err.count("\n") == 1 and "run/checkpoints" in result.err
+
+
+def test_a_request_to_stop_saves_and_is_forty_two(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT)
+    with python_process(
+        "launch.train",
+        CONFIG,
+        "--workdir=run",
+        "--config.steps=1000000",
+        cwd=tmp_path,
+    ) as process:
+        assert process.stdout.readline().startswith("step 1/")
+        process.terminate()
+        lines, errors = process.communicate(timeout=60)
+    assert process.returncode == 42, errors
+    assert errors.count("\n") == 1 and "SIGTERM" in errors and "run" in errors
+    step = int(re.search(r"at step (\d+)", errors)[1])
+    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
 
 
 def test_a_run_without_a_workdir_is_named_after_its_numbers(call):
-    Path("text.txt").write_text(TEXT)
     for arguments in ([], ["--config.seed=1"]):
-        result = call(train, f"--config={TINY}", "--config.steps=2", *arguments)
+        result = call(train, CONFIG, "--config.steps=2", *arguments)
         assert result.code == 0, result.err
     names = sorted(path.name for path in Path("runs").iterdir())
     assert len(names) == 2
@@ -73,18 +101,15 @@ def test_a_run_without_a_workdir_is_named_after_its_numbers(call):
     assert Path("runs/curves_tiny_experiment.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_run_starts_from_the_weights_of_another(call):
-    assert trained(call).code == 0
+def test_a_run_starts_from_the_weights_of_another(call, trained):
     reached = json.loads(call(evaluate, "--workdir=run").out)["bits_per_byte"]
-    result = call(
-        train, f"--config={TINY}", "--workdir=next", "--init_from=run", "--config.peak_lr=1e-9"
-    )
+    result = call(train, CONFIG, "--workdir=next", "--init_from=run", "--config.peak_lr=1e-9")
     assert result.code == 0, result.err
     assert float(result.out.splitlines()[-1].split()[2]) == pytest.approx(reached, abs=1e-4)
 
 
 def test_steps_are_profiled_into_the_run(call):
-    result = trained(call, "--profile_steps=2:3")
+    result = call(train, CONFIG, "--workdir=run", "--profile_steps=2:3")
     assert result.code == 0, result.err
     assert any(path.is_file() for path in Path("run/profile").rglob("*"))
 

@@ -18,17 +18,18 @@ class DecayingSum(nn.Module):
     """Logits from a sum over the document that decays; it streams."""
 
     vocabulary: int
+    width: int
     streams: bool
 
     @nn.compact
     def __call__(self, inputs, state=None, context=Context()):
-        embedded = nn.Embed(self.vocabulary, 4)(inputs)
+        embedded = nn.Embed(self.vocabulary, self.width)(inputs)
         segments = context.segments
         if segments is None:
             segments = jnp.ones(inputs.shape, jnp.int32)
         if state is None:
             state = {
-                "sum": jnp.zeros((inputs.shape[0], 4)),
+                "sum": jnp.zeros((inputs.shape[0], self.width)),
                 "segment": jnp.zeros(inputs.shape[0], jnp.int32),
             }
 
@@ -50,6 +51,7 @@ def get_config():
     config.data_dir = "prepared"
     config.text = "text.txt"
     config.held_out = (0.1, 0.1)
+    config.width = 4
     config.batch = 8
     config.length = 8
     config.steps = 4
@@ -75,7 +77,7 @@ def build(c):
 
     leaf = jax.ShapeDtypeStruct((c.batch, c.length), np.int32)
     return Experiment(
-        model=DecayingSum(tokenizer.vocabulary_size, c.streams),
+        model=DecayingSum(tokenizer.vocabulary_size, c.width, c.streams),
         task=LanguageModel(separator=tokenizer.separator, symbol=tokenizer.symbol),
         data=data,
         batch={"inputs": leaf, "targets": leaf, "segments": leaf},
