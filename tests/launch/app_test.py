@@ -41,6 +41,7 @@ def test_every_ending_has_its_code_and_one_line(call, error, code):
     assert result.code == code
     assert result.out == "" and result.err.count("\n") == 1 and result.err.endswith("\n")
     assert str(error) in result.err
+    assert result.err.startswith("error: ") == (code in (2, 3, 4))
 
 
 def test_a_message_of_several_lines_becomes_one(call):

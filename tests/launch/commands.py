@@ -43,6 +43,7 @@ def python_process(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
         [sys.executable, "-m", *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

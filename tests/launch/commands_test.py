@@ -48,7 +48,15 @@ def test_train_then_again_then_evaluate_then_generate(call):
     assert generated[0].out.startswith("the mä") and generated[0].out.endswith("\n")
     empty = call(generate, "--workdir=run", "--tokens=5", "--temperature=0", "--checkpoint=last")
     assert empty.code == 0 and empty.out
-    assert [evaluated.err, empty.err, *(result.err for result in generated)] == [""] * 5
+
+
+def test_a_process_prints_the_text_and_nothing_else(trained_folder):
+    with python_process(
+        "launch.generate", "--workdir=run", "--prompt=-", "--tokens=20", cwd=trained_folder
+    ) as process:
+        out, errors = process.communicate("the m\u00e4t\n", timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    assert out.startswith("the m\u00e4t\n") and len(out) > len("the m\u00e4t\n")
 
 
 def test_a_loss_that_is_no_number_is_three(call):
