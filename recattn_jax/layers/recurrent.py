@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.typing import DTypeLike
 
 from recattn_jax import partition
 from recattn_jax.kernels import recurrence, segments
@@ -180,7 +181,7 @@ class LSTM(Recurrent):
 
     @property
     def bias_init(self) -> nn.initializers.Initializer:
-        def init(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+        def init(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
             del key
             return jnp.zeros(shape, dtype).at[1].set(self.forget_bias)
 
