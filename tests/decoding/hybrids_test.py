@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recattn_jax.decoding import PREFILL_BLOCK, Sampler, generate, prefill
+from recattn_jax.decoding import PREFILL_BLOCK, Sampler, generate, generation, prefill
 from recattn_jax.errors import UserError
 from recattn_jax.layers import (
     LSTM,
@@ -72,6 +72,8 @@ def continuation(model, params, prompt, n_tokens):
 def test_greedy_by_steps_is_greedy_by_whole_sequences(body):
     model, params = model_of(body)
     n_tokens, longest = 3 * WINDOW, PREFILL_BLOCK + 37
+    compiled = (generation._read_block, generation._step)
+    before = [function._cache_size() for function in compiled]
 
     @jax.jit
     def logits_after(ids_T, length):
@@ -89,6 +91,8 @@ def test_greedy_by_steps_is_greedy_by_whole_sequences(body):
             ids_T[length] = np.argmax(logits_after(ids_T, length))
         assert continuation(model, params, prompt, n_tokens) == ids_T[whole].tolist()
         assert len(set(ids_T[whole].tolist())) > 3
+    # One program for every block of every prompt, and one for every step.
+    assert [function._cache_size() for function in compiled] == [n + 1 for n in before]
 
 
 def test_the_state_after_a_prompt_is_that_of_any_prompt():
