@@ -1,0 +1,171 @@
+"""Every exported layer obeys every law; every law fails on a layer that breaks it."""
+
+import inspect
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import struct
+
+from recattn_jax import layers
+from recattn_jax.layers import Context, SequenceLayer
+from tests import laws
+from tests.laws import TABLE, Row
+
+ABSTRACT = {"SequenceLayer", "Recurrent", "Pointwise"}
+
+
+@pytest.mark.parametrize(
+    ("name", "law"), [(name, law) for name, row in TABLE.items() for law in laws.laws(row)]
+)
+def test_law(name: str, law: str) -> None:
+    laws.laws(TABLE[name])[law](TABLE[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.layer.streams])
+def test_split_at_every_step(name: str) -> None:
+    laws.every_cut(TABLE[name])
+
+
+def test_every_exported_layer_is_in_the_table() -> None:
+    exported = {
+        name
+        for name in layers.__all__
+        if inspect.isclass(getattr(layers, name))
+        and issubclass(getattr(layers, name), SequenceLayer)
+    }
+    assert {name.split(",")[0] for name in TABLE} == exported - ABSTRACT
+
+
+@struct.dataclass
+class SumState:
+    total: jax.Array
+    segment: jax.Array
+
+
+class RunningSum(SequenceLayer):
+    """`y_t` is the sum of the document's inputs so far: small, right, and broken in turn below."""
+
+    leaks: bool = False
+    looks_ahead: bool = False
+    looks_away: bool = False
+    forgets: bool = False
+    starts_at: float = 0.0
+    counts_padding: bool = False
+    keeps_float32: bool = False
+    divides_by_nothing: bool = False
+
+    @property
+    def streams(self) -> bool:
+        return True
+
+    @nn.compact
+    def forward(self, x, state, context):
+        batch, length, width = x.shape
+        scale = self.param("scale", lambda _: jnp.ones((1, 1, 1)))
+        if state is None:
+            start = jnp.full((batch, width), self.starts_at)
+            state = SumState(start, jnp.zeros((batch,), jnp.int32))
+        segments = context.segments
+        if segments is None:
+            segments = jnp.ones((batch, length), jnp.int32)
+
+        def step(state, at):
+            x, now = at
+            real = now > 0
+            new = real & (now != state.segment) & (state.segment > 0)
+            total = state.total
+            if not self.leaks:
+                total = jnp.where(new[:, None], 0.0, total)
+            total = total + x + (1.0 if self.counts_padding else 0.0)
+            y = state.total if self.looks_away else total
+            return SumState(total, jnp.where(real, now, state.segment)), y
+
+        steps = (jnp.moveaxis(x.astype(jnp.float32), 1, 0), segments.T)
+        state, y = jax.lax.scan(step, state, steps)
+        y = jnp.moveaxis(y, 0, 1) * scale
+        if self.looks_ahead:
+            y = y + jnp.pad(x[:, 1:], ((0, 0), (0, 1), (0, 0))).astype(jnp.float32)
+        if self.divides_by_nothing:
+            y = y / jnp.sum(segments > 0, axis=1)[:, None, None]
+        if self.forgets:
+            state = state.replace(total=jnp.zeros_like(state.total))
+        return y if self.keeps_float32 else y.astype(x.dtype), state
+
+
+def test_the_running_sum_obeys_the_laws() -> None:
+    row = Row(RunningSum())
+    for check in laws.laws(row).values():
+        check(row)
+
+
+@pytest.mark.parametrize(
+    ("law", "broken"),
+    [
+        ("zero", {"starts_at": 1.0}),
+        ("split", {"forgets": True}),
+        ("split", {"looks_ahead": True}),
+        ("segment", {"leaks": True}),
+        ("padding", {"counts_padding": True}),
+        ("causality", {"looks_ahead": True}),
+        ("causality", {"looks_away": True}),
+        ("dtype", {"keeps_float32": True}),
+        ("dtype", {"divides_by_nothing": True}),
+    ],
+)
+def test_a_broken_layer_fails(law: str, broken: dict) -> None:
+    with pytest.raises(AssertionError):
+        laws.STREAMING[law](Row(RunningSum(**broken)))
+
+
+def test_a_layer_out_of_its_declared_reach_fails() -> None:
+    for reach in (3, 5):
+        row = Row(layers.SelfAttention(2, window=4), reach=reach)
+        with pytest.raises(AssertionError, match="reach"):
+            laws.check_causality(row)
+
+
+class AcceptsState(SequenceLayer):
+    """A layer that does not stream and hides the refusal of the base class."""
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    def __call__(self, x, state=None, context=Context()):  # what no layer may do
+        return x, ()
+
+
+def test_a_layer_that_accepts_what_it_cannot_use_fails() -> None:
+    with pytest.raises(AssertionError, match="accepted"):
+        laws.WHOLE["refusal"](Row(AcceptsState()))
+
+
+@jax.custom_vjp
+def mixed_up(x: jax.Array) -> jax.Array:
+    """The identity; but in its gradient every step answers for all."""
+    return x
+
+
+mixed_up.defvjp(
+    lambda x: (x, None), lambda _, d: (jnp.broadcast_to(d.sum(1, keepdims=True), d.shape),)
+)
+
+
+class WrongGradient(SequenceLayer):
+    @property
+    def streams(self) -> bool:
+        return False
+
+    @nn.compact
+    def forward(self, x, state, context):
+        scale = self.param("scale", lambda _: jnp.ones((1, 1, 1)))
+        return mixed_up(x * scale.astype(x.dtype)), ()
+
+
+def test_a_broken_gradient_fails() -> None:
+    """Right outputs are not enough."""
+    with pytest.raises(AssertionError, match="gradient"):
+        laws.check_segment(Row(WrongGradient()))

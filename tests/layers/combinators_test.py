@@ -1,0 +1,98 @@
+"""Wrong use of layers says what to do, in one line."""
+
+import operator
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from recattn_jax import layers
+from recattn_jax.layers import Context
+
+X = jnp.ones((2, 3, 8))
+SHARED = layers.LSTM(8)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: layers.Serial((SHARED, SHARED)), "the same LSTM instance stands twice.*Repeat"),
+        (
+            lambda: layers.Parallel((SHARED, layers.Residual(SHARED)), combine=layers.add),
+            "the same LSTM instance stands twice.*Repeat",
+        ),
+        (lambda: layers.SelfAttention(3), "heads=3 must divide the width of x, which is 8"),
+        (lambda: layers.SelfAttention(2, window=0), "window=0 must be at least 1"),
+        (lambda: layers.Residual(layers.Dense(4)), "maps width 8 to 4; they must be equal"),
+        (lambda: layers.Repeat(layers.LSTM(8), depth=0), "depth=0 must be at least 1"),
+        (lambda: layers.Dropout(1.0), "rate=1.0 must be at least 0 and less than 1"),
+    ],
+)
+def test_wrong_layers(make, says: str) -> None:
+    with pytest.raises(ValueError, match=says) as error:
+        make().init(jax.random.key(0), X)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("x", "state", "context", "says"),
+    [
+        (X[0], None, Context(), r"x must be \[B, T, D\], got float32\[3, 8\]"),
+        (X, None, Context(segments=jnp.ones((2, 4), int)), r"segments must be \[B, T\] = \[2, 3\]"),
+        (X, (), Context(), "state must be a tuple of 2 states"),
+    ],
+)
+def test_wrong_calls(x, state, context, says: str) -> None:
+    layer = layers.Serial((layers.LSTM(8), layers.Dense(2)))
+    variables = layer.init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match=says):
+        layer.apply(variables, x, state, context)
+
+
+def test_dropout_is_the_presence_of_a_stream() -> None:
+    layer, x = layers.Dropout(0.25), jnp.ones((4, 100, 8))
+    assert (layer.apply({}, x)[0] == x).all()
+    y, _ = layer.apply({}, x, rngs={"dropout": jax.random.key(0)})
+    assert set(jnp.unique(y).tolist()) == {0.0, float(jnp.float32(1.0) / jnp.float32(0.75))}
+    assert float((y == 0).mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_dropout_differs_between_the_copies_of_a_repeat() -> None:
+    layer = layers.Repeat(layers.Dropout(0.5), depth=2)
+    x = jnp.ones((4, 100, 8))
+    y, _ = layer.apply({}, x, rngs={"dropout": jax.random.key(0)})
+    assert float((y > 0).mean()) == pytest.approx(0.25, abs=0.03)  # one mask twice would keep half
+
+
+def test_a_repeat_is_its_layers_in_turn() -> None:
+    block = layers.Residual(layers.RNN(8))
+    layer = layers.Repeat(block, depth=3)
+    x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+    variables = layer.init(jax.random.key(1), x)
+    wanted = x
+    for depth in range(3):
+        (params,) = variables["params"].values()
+        own = jax.tree.map(operator.itemgetter(depth), params)
+        wanted = block.apply({"params": own}, wanted)[0]
+    y, _ = layer.apply(variables, x)
+    assert jnp.allclose(y, wanted, atol=1e-6)
+
+
+def test_intermediates_pass_through_a_repeat() -> None:
+    class Notes(layers.Identity):
+        def map(self, x):
+            self.sow("intermediates", "seen", x)
+            return x
+
+    layer = layers.Repeat(Notes(), depth=3)
+    _, notes = layer.apply({}, X, mutable=["intermediates"])
+    assert jax.tree.leaves(notes)[0].shape == (3, *X.shape)
+
+
+def test_map_batch_hides_the_depth() -> None:
+    layer = layers.Serial((layers.LSTM(8), layers.Repeat(layers.LSTM(8), depth=3)))
+    variables = layer.init(jax.random.key(0), X)
+    state = layers.zero_state(layer, variables, X)
+    one = layers.map_batch(lambda leaf: leaf[:1], state)
+    y, _ = layer.apply(variables, X[:1], one)
+    assert y.shape == (1, 3, 8)
