@@ -1,5 +1,10 @@
 """The errors that end a run on purpose: one line for the person, one exit code for the machine."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
+Choice = TypeVar("Choice")
+
 
 class RunError(Exception):
     """Abstract: an end of a run that is nobody's bug; the message is one line for a person.
@@ -32,3 +37,25 @@ class Interrupted(RunError):
     """Someone asked the run to stop, and it did, after saving; the same command goes on."""
 
     exit_code = 42
+
+
+def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:
+    """Picks one of several named things, as a config names them.
+
+    Args:
+      options: what there is.
+      name: what is wanted.
+      key: the config key, for the message.
+
+    Returns:
+      The thing.
+
+    Raises:
+      UserError: there is none of that name.
+
+    >>> choose({"a": 1, "b": 2}, "b", "letter")
+    2
+    """
+    if name not in options:
+        raise UserError(f"{key}={name!r} is not one of {', '.join(map(repr, options))}")
+    return options[name]

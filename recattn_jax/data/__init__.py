@@ -11,6 +11,7 @@ from recattn_jax.data.builders import Documents, Source
 from recattn_jax.data.pipelines import Batches, Data, Pipeline, lanes, windows
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
 from recattn_jax.data.stream import TokenStream, tokenize
+from recattn_jax.data.texts import text_data, token_batch
 from recattn_jax.data.tokenizers import (
     ByteTokenizer,
     CharTokenizer,
@@ -34,8 +35,10 @@ __all__ = [
     "prepared",
     "python_docs",
     "save_tokenizer",
+    "text_data",
     "text_file",
     "tiny_shakespeare",
+    "token_batch",
     "tokenize",
     "windows",
 ]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from recattn_jax.shapes import Array, Float, Int, Mask, Segments, State
+from recattn_jax.shapes import Array, Float, Int, Segments, State
 
 
 @struct.dataclass
@@ -208,7 +208,7 @@ def _walk(module: nn.Module) -> Iterator[nn.Module]:
             yield from _walk(leaf)
 
 
-def _mask(x: Array, segments: Mask | None) -> Array:
+def _mask(x: Array, segments: Segments | None) -> Array:
     if segments is None:
         return x
     real = segments > 0

@@ -88,7 +88,7 @@ class GatedMLP(Pointwise):
             return nn.Dense(features, use_bias=False, dtype=x.dtype, name=name)
 
         hidden = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)
-        return dense(x.shape[-1], "out")(hidden)
+        return dense(x.shape[-1], "down")(hidden)
 
 
 class RMSNorm(Pointwise):
