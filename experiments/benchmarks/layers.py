@@ -1,0 +1,121 @@
+"""Times an LSTM layer against torch's and flax's, in turn in one process, as ratios.
+
+    python -m experiments.benchmarks.layers [--rounds=9] [--out=FILE.json]
+
+Each round runs every implementation once, so that a machine whose speed drifts slows them all
+alike; what is compared is medians. Absolute times hold for the machine they were taken on only.
+torch is left out where it is not installed (`pip install torch`).
+"""
+
+import importlib.util
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from recattn_jax.layers import LSTM
+
+ROUNDS = flags.DEFINE_integer("rounds", 9, "How often each implementation is timed.")
+OUT = flags.DEFINE_string("out", "", "Where to save the figures as JSON; empty saves nothing.")
+
+SHAPES = ((32, 128, 128, 128), (64, 128, 256, 256), (32, 256, 512, 512), (16, 256, 1024, 1024))
+"""Batch, steps, input width, units."""
+
+Programs = dict[str, Callable[[], Any]]
+
+
+def jax_programs(layer: nn.Module, read: Callable[[Any], jax.Array], x: jax.Array) -> Programs:
+    """Forward, and forward with the gradients of parameters and inputs."""
+    variables = layer.init(jax.random.key(1), x)
+
+    def loss(variables: Any, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(read(layer.apply(variables, x))))
+
+    forward, both = jax.jit(loss), jax.jit(jax.grad(loss, (0, 1)))
+    return {
+        "forward": lambda: jax.block_until_ready(forward(variables, x)),
+        "both": lambda: jax.block_until_ready(both(variables, x)),
+    }
+
+
+def torch_programs(x: jax.Array, units: int) -> Programs:
+    """The same of torch.nn.LSTM."""
+    import torch  # noqa: PLC0415  (optional)
+
+    layer = torch.nn.LSTM(x.shape[-1], units, batch_first=True)
+    tensor = torch.tensor(np.asarray(x), requires_grad=True)
+
+    def forward() -> None:
+        with torch.no_grad():
+            layer(tensor)[0].square().sum()
+
+    def both() -> None:
+        layer.zero_grad()
+        tensor.grad = None
+        layer(tensor)[0].square().sum().backward()
+
+    return {"forward": forward, "both": both}
+
+
+def measure(programs: dict[str, Programs], rounds: int) -> dict[str, dict[str, float]]:
+    """Median milliseconds of each program, all run in turn in each round."""
+    times: dict[tuple[str, str], list[float]] = {}
+    for kind in ("forward", "both"):
+        for program in programs.values():
+            program[kind]()  # compiles
+        for _ in range(rounds):
+            for name, program in programs.items():
+                start = time.perf_counter()
+                program[kind]()
+                times.setdefault((name, kind), []).append(time.perf_counter() - start)
+    return {
+        name: {kind: 1e3 * statistics.median(times[name, kind]) for kind in ("forward", "both")}
+        for name in programs
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Prints a table; saves it where asked to."""
+    del argv
+    with_torch = importlib.util.find_spec("torch") is not None
+    kind = jax.devices()[0].device_kind
+    print(f"{platform.machine()} {kind}, {os.cpu_count()} cores, jax {jax.__version__}")
+    print("LSTM, float32, median ms forward / forward+backward; ratio of forward+backward")
+    rows = []
+    for batch, steps, width, units in SHAPES:
+        x = jax.random.normal(jax.random.key(0), (batch, steps, width))
+        programs = {
+            "recattn_jax": jax_programs(LSTM(units), lambda out: out[0], x),
+            "flax": jax_programs(nn.RNN(nn.OptimizedLSTMCell(units)), lambda out: out, x),
+        }
+        if with_torch:
+            programs["torch"] = torch_programs(x, units)
+        times = measure(programs, ROUNDS.value)
+        shape = f"B{batch} T{steps} D{width} H{units}"
+        own = times["recattn_jax"]["both"]
+        ratios = {name: own / times[name]["both"] for name in times if name != "recattn_jax"}
+        print(
+            f"{shape:22}"
+            + "".join(f"  {n} {t['forward']:.1f} / {t['both']:.1f}" for n, t in times.items())
+            + "".join(f"  {ratio:.2f}x {name}" for name, ratio in ratios.items()),
+            flush=True,
+        )
+        rows.append({"shape": shape, "milliseconds": times, "ratio": ratios})
+    if OUT.value:
+        with open(OUT.value, "w") as file:
+            json.dump(
+                {"jax": jax.__version__, "cores": os.cpu_count(), "rows": rows}, file, indent=2
+            )
+
+
+if __name__ == "__main__":
+    app.run(main)

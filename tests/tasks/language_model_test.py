@@ -1,0 +1,38 @@
+"""The language model's sums against numbers worked out by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from recattn_jax.tasks import LanguageModel
+
+SEPARATOR = 3
+
+
+def metrics(logits, targets, segments):
+    batch = {
+        "inputs": jnp.zeros_like(jnp.asarray(targets)),
+        "targets": jnp.asarray(targets),
+        "segments": jnp.asarray(segments),
+    }
+    task = LanguageModel(SEPARATOR, "byte")
+    assert task.headline == "bits_per_byte"
+    found, state = task(lambda inputs, state, context: (jnp.asarray(logits), "after"), batch, None)
+    assert state == "after"
+    return found
+
+
+def test_sums() -> None:
+    p = np.array([[[0.5, 0.25, 0.125, 0.125]] * 4])
+    found = metrics(np.log(p), [[0, 1, SEPARATOR, 2]], [[1, 1, 1, 0]])
+    assert [float(x) for x in found["loss"]] == pytest.approx([(1 + 2 + 3) * np.log(2), 3])
+    assert [float(x) for x in found["accuracy"]] == [1, 3]
+    # The nats of the separator count, but it is no byte.
+    assert [float(x) for x in found["bits_per_byte"]] == pytest.approx([1 + 2 + 3, 2])
+
+
+def test_padding_does_not_count_whatever_it_holds() -> None:
+    logits = np.zeros((1, 2, 4))
+    logits[0, 1] = [1e9, -1e9, 0, 0]
+    found = metrics(logits, [[0, 1]], [[1, 0]])
+    assert float(found["loss"].total) == pytest.approx(np.log(4))
