@@ -20,10 +20,10 @@ WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
 
 def leaf_digest(x: jax.Array) -> jax.Array:
-    """Sum over the words of x of word times an odd number made from its position, modulo 2^32.
+    """Sum over the words of x of mix(word + key(position)), modulo 2^32.
 
-    An odd number has an inverse modulo 2^32, so changing any one word, by one bit or by many,
-    changes the sum; and addition being exact, the sum does not depend on how x is sharded.
+    `mix` is a bijection of 32 bits, so changing any one word, by one bit or by many, changes the
+    sum; and addition being exact, the sum does not depend on how x is sharded.
 
     Args:
       x: any shape and dtype.
@@ -38,10 +38,10 @@ def leaf_digest(x: jax.Array) -> jax.Array:
     for axis in range(words.ndim):
         position = position * np.uint32(words.shape[axis] % 2**32)
         position = position + jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-    mixed = position * np.uint32(0x9E3779B9)
-    mixed = (mixed ^ (mixed >> 15)) * np.uint32(0x85EBCA6B)
-    odd = (mixed ^ (mixed >> 13)) | np.uint32(1)
-    return jnp.sum(words * odd, dtype=jnp.uint32)
+    mixed = words + position * np.uint32(0x9E3779B9)
+    mixed = (mixed ^ (mixed >> 16)) * np.uint32(0x85EBCA6B)
+    mixed = (mixed ^ (mixed >> 13)) * np.uint32(0xC2B2AE35)
+    return jnp.sum(mixed ^ (mixed >> 16), dtype=jnp.uint32)
 
 
 @jax.jit

@@ -33,7 +33,7 @@ class Optimization:
     """
 
     optimizer: optax.GradientTransformation
-    learning_rate: Callable[[int], Any]
+    learning_rate: Callable[[Any], Any]
     accumulate: int
     ema_decay: float | None
     carry_state: bool

@@ -1,6 +1,7 @@
 """The one training loop; `Training.go_on` is the whole story, in the only order that is right."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from recattn_jax.training.state import (
     Stopping,
     TrainState,
     abstract_state,
+    check_params,
     create_state,
     state_shardings,
 )
@@ -83,6 +85,8 @@ def fit(
     """
     mesh = check(experiment, data)
     abstract = abstract_state(experiment)
+    if initial_params is not None:
+        check_params(initial_params, abstract.params)
     run.begin(experiment, data)
     with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
@@ -152,7 +156,9 @@ def outcome(run: RunFolder, state: TrainState, reason: str) -> Outcome:
     return Outcome(
         step=int(state.step),
         reason=reason,
-        metrics={name: value for name, value in last.items() if name not in ("step", "split")},
+        metrics={
+            name: value for name, value in last.items() if name not in ("step", "split", "seconds")
+        },
         best_step=int(state.stopping.best_step),
         best=float(state.stopping.best),
         training_seconds=run.training_seconds,
@@ -285,7 +291,7 @@ class Training:
         )
         # A copy of the step number, since the state is donated to the next step leaf by leaf.
         stopping = jax.device_put(jax.device_get(stopping), sharding.replicated(self.mesh))
-        return state.replace(stopping=stopping), better
+        return dataclasses.replace(state, stopping=stopping), better
 
     def stop(self, step: int) -> None:
         """Ends the attempt because someone asked for it.

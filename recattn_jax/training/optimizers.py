@@ -9,7 +9,7 @@ import optax
 from optax.contrib import MuonDimensionNumbers
 
 from recattn_jax.training.precision import path_name
-from recattn_jax.training.sharding import STACKED
+from recattn_jax.training.sharding import layer_axes
 
 Schedule = Callable[[Any], Any]
 
@@ -56,7 +56,7 @@ def decay_mask(params: Any) -> Any:
 
     def decays(path: tuple[Any, ...], leaf: Any) -> bool:
         name = path_name(path)
-        ndim = leaf.ndim - bool(re.search(STACKED, name))
+        ndim = leaf.ndim - layer_axes(name)
         return ndim > 1 and not re.search(r"(bias|scale|embedding)$", name)
 
     return jax.tree_util.tree_map_with_path(decays, params)
@@ -109,19 +109,27 @@ def adamw(
     )
 
 
-def muon_axes(params: Any) -> Any:
-    """Which axes of each kernel make a matrix; None leaves a parameter to Adam.
+# Axes of the matrix in each kernel, counted from the end; axes not named (gates, the three of
+# queries, keys and values, layers) count matrices that have nothing to do with each other.
+MATRICES = (
+    (r"(^|/)(input|recurrent)_kernel$", MuonDimensionNumbers(-3, -1)),  # [D, G, H]
+    (r"(^|/)qkv/kernel$", MuonDimensionNumbers(-4, (-2, -1))),  # [D, 3, H, K]
+    (r"(^|/)(query|key|value)/kernel$", MuonDimensionNumbers(-3, (-2, -1))),  # [D, H, K]
+    (r"(^|/)out/kernel$", MuonDimensionNumbers((-3, -2), -1)),  # [H, K, D]
+    (r"^(readout|frontend)/", None),
+    (r"(^|/)kernel$", MuonDimensionNumbers(-2, -1)),  # [D, E]
+)
 
-    A gate kernel `[D, G, H]` is G matrices `[D, H]`; stacked kernels are one matrix a layer.
-    Embeddings, readouts and vectors are left to Adam.
+
+def muon_axes(params: Any) -> Any:
+    """Which axes of each parameter make a matrix; None leaves it to Adam.
+
+    Readouts, embeddings, biases and scales are left to Adam.
     """
 
     def axes(path: tuple[Any, ...], leaf: Any) -> MuonDimensionNumbers | None:
-        name = path_name(path)
-        first = int(bool(re.search(STACKED, name)))
-        if leaf.ndim - first < 2 or re.search(r"(^|/)(readout|frontend)/|embedding|bias$", name):
-            return None
-        return MuonDimensionNumbers(reduction_axis=first, output_axis=leaf.ndim - 1)
+        found = (axes for pattern, axes in MATRICES if re.search(pattern, path_name(path)))
+        return next(found, None)
 
     return jax.tree_util.tree_map_with_path(axes, params)
 

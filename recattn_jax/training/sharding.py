@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -16,7 +16,7 @@ from recattn_jax.training.precision import path_name
 AXES = ("data", "fsdp", "model", "sequence")
 ROWS = ("data", "fsdp")
 SMALL = 2**12  # elements; splitting less than this costs more in latency than it saves in memory
-STACKED = r"(^|/)stacked(/|$)"  # under such a name, axis 0 of a parameter is its layer
+STACKED = "stacked"  # each time this stands in a parameter's path, it has a leading layer axis
 
 
 def make_mesh(shape: MeshShape) -> Mesh:
@@ -87,27 +87,47 @@ def largest_over_fsdp(shape: tuple[int, ...], mesh: Mesh) -> P:
     return _spread([None] * len(shape), shape, mesh)
 
 
-def last_over_model(shape: tuple[int, ...], mesh: Mesh) -> P:
-    """Splits the last dimension over `model`, then the largest free one over `fsdp`."""
-    axes: list[str | None] = [None] * len(shape)
-    if shape[-1] % mesh.shape["model"] == 0:
-        axes[-1] = "model"
-    return _spread(axes, shape, mesh)
+def over_model(axis: int, whole: int | None = None) -> Callable[[tuple[int, ...], Mesh], P]:
+    """Makes a rule that splits `axis` over `model`, then the largest free one over `fsdp`.
+
+    Args:
+      axis: counted from the end, so negative.
+      whole: an axis that is not to be split, counted likewise.
+    """
+
+    def rule(shape: tuple[int, ...], mesh: Mesh) -> P:
+        axes: list[str | None] = [None] * len(shape)
+        if shape[axis] % mesh.shape["model"] == 0:
+            axes[axis] = "model"
+        return _spread(axes, shape, mesh, whole)
+
+    return rule
 
 
-def _spread(axes: list[str | None], shape: tuple[int, ...], mesh: Mesh) -> P:
-    ways = mesh.shape["fsdp"]
-    free = [i for i, size in enumerate(shape) if axes[i] is None and size % ways == 0]
+def _spread(
+    axes: list[str | None], shape: tuple[int, ...], mesh: Mesh, whole: int | None = None
+) -> P:
+    ways, kept = mesh.shape["fsdp"], None if whole is None else whole % len(shape)
+    free = [i for i, n in enumerate(shape) if axes[i] is None and n % ways == 0 and i != kept]
     if free and math.prod(shape) >= SMALL:
         axes[max(free, key=lambda i: shape[i])] = "fsdp"
     return P(*axes)
 
 
 DEFAULT_RULES: tuple[Rule, ...] = (
-    # Units of a recurrent layer, heads of attention: all gates of a unit stay on one device.
-    (r"(^|/)(input|recurrent|query|key|value)_kernel$", last_over_model),
+    # Units of a recurrent layer with all their gates, and heads of attention, stay together.
+    (r"(^|/)(input|recurrent)_kernel$", over_model(-1)),  # [D, G, H]
+    (r"(^|/)(qkv|query|key|value)/kernel$", over_model(-2)),  # [D, 3, H, K] or [D, H, K]
+    # [H, K, D]; with H over model and D over fsdp, XLA (jax 0.10.2) computes wrong sums where this
+    # product is added to the output of a recurrence.
+    (r"(^|/)out/kernel$", over_model(-3, whole=-1)),
     (r"", largest_over_fsdp),
 )
+
+
+def layer_axes(name: str) -> int:
+    """How many leading axes of the parameter of this path count layers (see `Repeat`)."""
+    return name.split("/").count(STACKED)
 
 
 def parameter_specs(params: Any, rules: tuple[Rule, ...], mesh: Mesh) -> dict[str, P]:
@@ -120,10 +140,10 @@ def parameter_specs(params: Any, rules: tuple[Rule, ...], mesh: Mesh) -> dict[st
     """
 
     def spec(name: str, shape: tuple[int, ...]) -> P:
-        stacked = bool(re.search(STACKED, name))
+        depths = layer_axes(name)
         for pattern, rule in rules:
             if re.search(pattern, name):
-                return P(None, *rule(shape[1:], mesh)) if stacked else rule(shape, mesh)
+                return P(*[None] * depths, *rule(shape[depths:], mesh))
         return P()
 
     leaves = jax.tree_util.tree_leaves_with_path(params)

@@ -1,10 +1,12 @@
 """All that a run needs to go on: one pytree, created where it will live."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
@@ -57,7 +59,7 @@ class TrainState:
     stopping: Stopping
 
 
-def bind(model: nn.Module, params: Any, rngs: Mapping[str, jax.Array]) -> Any:
+def bind(model: nn.Module, params: Any, rngs: dict[str, jax.Array]) -> Any:
     """The model with its parameters: `(inputs, state, context) -> (outputs, state)`.
 
     Args:
@@ -165,7 +167,8 @@ def state_shardings(experiment: Experiment, abstract: TrainState, mesh: Mesh) ->
     shardings = sharding.follow_parameters(abstract, abstract.params, experiment.layout, mesh)
     if experiment.optimization.carry_state:
         rows = carry_rows(experiment, abstract.params, experiment.batch)
-        shardings = shardings.replace(carry=sharding.carry_shardings(abstract.carry, rows, mesh))
+        carry = sharding.carry_shardings(abstract.carry, rows, mesh)
+        shardings = dataclasses.replace(shardings, carry=carry)
     return shardings
 
 
@@ -177,18 +180,20 @@ def create_state(
     Args:
       experiment: what will be trained.
       shardings: as `state_shardings` gives them.
-      initial_params: parameters to start from instead of fresh ones.
-
-    Raises:
-      UserError: `initial_params` do not fit the model.
+      initial_params: parameters to start from instead of fresh ones, see `check_params`.
     """
     if initial_params is None:
-        make = jax.jit(
-            lambda seed: initial_state(experiment, init_params(experiment, seed)),
-            out_shardings=shardings,
-        )
-        return make(experiment.seed)
-    check_params(initial_params, jax.eval_shape(lambda: init_params(experiment, 0)))
+
+        def make(seed: jax.Array) -> TrainState:
+            return initial_state(experiment, init_params(experiment, seed))
+
+        if jax.default_backend() == "cpu":
+            # CPU devices share one memory, so nothing is gained by making parts; and batched QR
+            # (orthogonal initialisers) on all of them at once exhausts their common thread pool
+            # and never ends.
+            with jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ())):
+                return jax.device_put(jax.jit(make)(experiment.seed), shardings)
+        return jax.jit(make, out_shardings=shardings)(experiment.seed)
     start = jax.jit(
         lambda params: initial_state(experiment, store(params, experiment.layout.storage)),
         out_shardings=shardings,

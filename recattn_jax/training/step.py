@@ -1,5 +1,6 @@
 """One step of training and one of evaluation, as pure functions."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +28,8 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
 
     def total_loss(params: Any, batch: Batch, carry: Any, key: jax.Array) -> Any:
         rngs = dict(zip(STREAMS, jax.random.split(key, len(STREAMS)), strict=True))
-        start = jax.lax.stop_gradient(carry) if how.carry_state else None
+        # The carry is an input of the step, so no gradient flows into the steps before.
+        start = carry if how.carry_state else None
         metrics, carry = task(bind(model, params, rngs), batch, start)
         return metrics["loss"].total, (metrics, carry if how.carry_state else ())
 
@@ -43,13 +45,15 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
         updates, opt_state = how.optimizer.update(grads, state.opt_state, master(state.params))
         params = optax.apply_updates(state.params, updates)
         numbers = {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
-        return state.replace(
+        new = dataclasses.replace(
+            state,
             step=state.step + 1,
             params=params,
             opt_state=opt_state,
             ema=averaged(state, params),
             carry=carry,
-        ), (metrics, numbers)
+        )
+        return new, (metrics, numbers)
 
     def accumulate(gradient: Any, state: TrainState, batch: Batch, key: jax.Array) -> Any:
         n = how.accumulate

@@ -1,22 +1,20 @@
 """The loop: what it leaves behind, when it stops, and how it goes on."""
 
+import dataclasses
 import json
+import os
+import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from recattn_jax.training import RunFolder, fit
+from recattn_jax import errors
+from recattn_jax.training import fit, optimizers
 from recattn_jax.training.metrics import read_records
-from tests.training.toy import toy
-
-
-def run_folder(path, **config):
-    return RunFolder.open(path, config=config, config_file="toy.py", argv=["train"])
-
-
-def train(path, **changes):
-    lines = []
-    outcome = fit(*toy(**changes), run_folder(path), say=lines.append)
-    return outcome, lines
+from recattn_jax.training.state import init_params
+from tests.training.toy import Counting, Recurrence, run_folder, toy, train
 
 
 def test_a_run_learns_and_leaves_its_files(tmp_path):
@@ -36,3 +34,142 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["ended"] == "done" and record["training_seconds"] > 0
     assert "recurrent_kernel" in (tmp_path / "run" / "model.txt").read_text()
+
+
+class Stops(Exception):
+    pass
+
+
+class Breaking(Counting):
+    """Breaks off at a batch, as a crash would."""
+
+    def __init__(self, *arguments, broken):
+        super().__init__(*arguments, seed=0)
+        self.broken = broken
+
+    def batch(self, index):
+        if index == self.broken:
+            raise Stops
+        return super().batch(index)
+
+
+def numbers(path):
+    records = read_records(path / "metrics.jsonl")
+    for record in records:
+        record.pop("tokens_per_second", None)
+        record.pop("seconds")
+    return records
+
+
+def bits(path, step):
+    return json.loads((path / "checkpoints" / str(step) / "meta" / "metadata").read_text())[
+        "digest"
+    ]
+
+
+def test_averages_counters_and_carry_survive_a_crash(tmp_path):
+    """With a rate that makes things worse, patience ends the run at the same step, crash or not."""
+    changes = {
+        "optimizer": optimizers.adam(lambda s: jnp.where(s < 5, 1e-2, 2.0), 0.9, 0.999, 1e-8, None),
+        "steps": 60, "patience": 3, "ema_decay": 0.5, "carry_state": True,
+    }  # fmt: skip
+    outcome, _ = train(tmp_path / "whole", **changes)
+    assert outcome.reason == "stopped early" and outcome.step < 60
+    assert outcome.step == outcome.best_step + 3 * 4
+    with pytest.raises(Stops):
+        train(tmp_path / "run", **changes, train=Breaking(8, 12, 16, broken=outcome.step - 2))
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["ended"].startswith("crashed")
+    again, lines = train(tmp_path / "run", **changes)
+    assert any(line.startswith("going on from step") for line in lines)
+    assert (again.step, again.reason) == (outcome.step, "stopped early")
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+    assert bits(tmp_path / "run", again.step) == bits(tmp_path / "whole", again.step)
+    done, lines = train(tmp_path / "run", **changes)
+    assert done.reason == "already done" and "already done" in lines[-1]
+    assert done.metrics == outcome.metrics
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_nothing_bad(tmp_path):
+    with pytest.raises(errors.NonFiniteError) as caught:
+        train(tmp_path / "run", train=Counting(8, 12, 16, seed=0, poison=7))
+    words = str(caught.value)
+    assert "loss is nan at step 8, batch 7" in words and "checkpoint: step 6" in words, words
+    records = numbers(tmp_path / "run")
+    assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 8))
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["4", "6"]
+
+
+def test_nothing_is_saved_before_its_numbers_were_read(tmp_path):
+    """The bad step is the one that is due to be saved."""
+    with pytest.raises(errors.NonFiniteError, match="at step 3, batch 2.*checkpoint: none"):
+        train(tmp_path / "run", train=Counting(8, 12, 16, seed=0, poison=2))
+    assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+class Signalling(Counting):
+    """Sends this process a signal, or two, while a batch is made."""
+
+    def __init__(self, *signals):
+        super().__init__(8, 12, 16, seed=0)
+        self.signals = signals
+
+    def batch(self, index):
+        if index == 4:
+            for number in self.signals:
+                os.kill(os.getpid(), number)
+        return super().batch(index)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_saves_and_the_same_command_goes_on(tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(errors.Interrupted, match=f"{number.name} at step 5, saved") as caught:
+        train(tmp_path / "run", steps=6, train=Signalling(number))
+    assert caught.value.exit_code == 42
+    assert signal.getsignal(number) is before
+    outcome, lines = train(tmp_path / "run", steps=6)
+    assert any(line.startswith("going on from step 5") for line in lines) and outcome.step == 6
+    steps = [r["step"] for r in numbers(tmp_path / "run") if r["split"] == "train"]
+    assert steps == list(range(1, 7))
+
+
+def test_a_second_interrupt_is_a_keyboard_interrupt(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", train=Signalling(signal.SIGINT, signal.SIGINT))
+
+
+def test_misfits_are_named_before_anything_is_written(tmp_path):
+    wide = Counting(8, 24, 16, seed=0)
+    experiment, data = toy()
+    cases = {
+        "validation split": (experiment, dataclasses.replace(data, evaluation={})),
+        "the training pipeline gives": (experiment, dataclasses.replace(data, train=wide)),
+        "log_every is 0": toy(log_every=0),
+        "batch of 8 rows": toy(accumulate=3),
+        "carry_state needs a model that streams": toy(
+            model=Backwards(vocabulary=16, width=64, dropout=0.0), carry_state=True
+        ),
+    }
+    for words, (experiment, data) in cases.items():
+        with pytest.raises(errors.UserError, match=words):
+            fit(experiment, data, run_folder(tmp_path / "run"))
+    assert list(tmp_path.iterdir()) == []
+
+
+class Backwards(Recurrence):
+    streams = False
+
+
+def test_another_runs_weights_are_where_a_new_run_starts(tmp_path):
+    experiment, data = toy(steps=4, evaluate_every=4)
+    params = jax.device_get(init_params(experiment, 7))
+    fit(experiment, data, run_folder(tmp_path / "a"), initial_params=params, profile_steps=(2, 3))
+    train(tmp_path / "b", steps=4, evaluate_every=4)
+    first = [numbers(tmp_path / name)[0]["loss"] for name in "ab"]
+    assert first[0] != first[1]
+    assert list((tmp_path / "a" / "profile").rglob("*.xplane.pb"))
+    params.pop("readout")
+    with pytest.raises(errors.UserError, match="initial parameters lack readout/bias"):
+        fit(experiment, data, run_folder(tmp_path / "c"), initial_params=params)
+    assert not (tmp_path / "c").exists()

@@ -1,6 +1,7 @@
 """A toy to train in milliseconds: a tanh recurrence that names the next token, on made-up text."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,9 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import linen as nn
-from recattn_jax.tasks.base import Mean
 
 from recattn_jax.data import ByteTokenizer, Data, Pipeline
+from recattn_jax.layers import (
+    LSTM,
+    Embed,
+    Parallel,
+    Repeat,
+    Residual,
+    RMSNorm,
+    SelfAttention,
+    Serial,
+    add,
+)
+from recattn_jax.models.sequence_model import PerStep, SequenceModel
+from recattn_jax.tasks.base import Mean
 from recattn_jax.training import (
     DEFAULT_RULES,
     Cadence,
@@ -19,8 +32,15 @@ from recattn_jax.training import (
     Layout,
     MeshShape,
     Optimization,
+    Outcome,
+    RunFolder,
+    fit,
     optimizers,
+    sharding,
 )
+from recattn_jax.training.loop import check
+from recattn_jax.training.state import abstract_state, create_state, state_shardings
+from recattn_jax.training.step import compile_train_step
 
 
 class Recurrence(nn.Module):
@@ -37,7 +57,7 @@ class Recurrence(nn.Module):
         deterministic = not self.has_rng("dropout")
         x_BTD = nn.Dropout(self.dropout, deterministic=deterministic)(x_BTD)
         kernel = self.param(
-            "recurrent_kernel", nn.initializers.orthogonal(), (self.width, self.width)
+            "recurrent_kernel", nn.initializers.lecun_normal(), (self.width, self.width)
         )
         if state is None:
             rows = tokens_BT.shape[0]
@@ -164,3 +184,38 @@ def toy(**changes: Any) -> tuple[Experiment, Data]:
         **parts,
     )
     return experiment, data
+
+
+@functools.cache
+def prepared(**changes: Any) -> tuple[Any, Any, Any]:
+    """(maker of initial states, compiled step, placer of batches) of a toy, on its mesh."""
+    experiment, data = toy(**changes)
+    mesh = check(experiment, data)
+    with jax.set_mesh(mesh):
+        abstract = abstract_state(experiment)
+        shardings = state_shardings(experiment, abstract, mesh)
+        state = jax.device_get(create_state(experiment, shardings))
+        step = compile_train_step(experiment, abstract, shardings, mesh)
+    where = sharding.batch_shardings(experiment.batch, mesh)
+    return (
+        lambda: jax.device_put(state, shardings),
+        step,
+        lambda batch: sharding.place(batch, experiment.batch, where),
+    )
+
+
+def hybrid(width: int, depth: int = 2) -> SequenceModel:
+    """A recurrence beside attention, then a stack of recurrences."""
+    mixer = Parallel((LSTM(width), SelfAttention(heads=4, window=12)), add)
+    stack = (Repeat(Residual(Serial((RMSNorm(), LSTM(width)))), depth),) if depth else ()
+    return SequenceModel(Embed(16, width), Serial((Residual(mixer), *stack)), PerStep(16))
+
+
+def run_folder(path: Any, **config: Any) -> RunFolder:
+    return RunFolder.open(path, config=config, config_file="toy.py", argv=["train"])
+
+
+def train(path: Any, **changes: Any) -> tuple[Outcome, list[str]]:
+    """Trains a toy; gives the outcome and the lines that were said."""
+    lines: list[str] = []
+    return fit(*toy(**changes), run_folder(path), say=lines.append), lines

@@ -1,0 +1,133 @@
+"""Run folders: who may write where, and what can be loaded again."""
+
+import json
+
+import numpy as np
+import pytest
+
+from recattn_jax.errors import StorageError, UserError
+from recattn_jax.training import RunFolder, evaluate, fit, load_experiment_file, load_run
+from recattn_jax.training.runs import parameter_table
+from tests.training.toy import run_folder, toy
+
+EXPERIMENT = """
+from ml_collections import config_dict
+from tests.training.toy import toy
+
+def get_config():
+    return config_dict.create(steps=8, width=64, sizes=(1, 2))
+
+def build(c):
+    return toy(steps=c.steps, ema_decay=0.9)[0]
+"""
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "toy_experiment.py").write_text(EXPERIMENT)
+    module = load_experiment_file(folder / "toy_experiment.py")
+    config = module.get_config()
+    run = RunFolder.open(
+        folder / "run",
+        config=config.to_dict(),
+        config_file=str(folder / "toy_experiment.py"),
+        argv=["--config=toy"],
+    )
+    experiment = module.build(config)
+    outcome = fit(experiment, experiment.data(), run)
+    return folder, outcome
+
+
+def test_a_run_is_loaded_with_all_that_it_takes(finished):
+    folder, outcome = finished
+    run = load_run(folder / "run")
+    assert run.step == outcome.best_step == 8
+    assert run.config.steps == 8 and run.config.sizes == (1, 2)
+    assert run.tokenizer.vocabulary_size == 257
+    tokens = np.zeros((2, 5), np.int32)
+    logits, _ = run.experiment.model.apply({"params": run.params}, tokens, None, tokens + 1)
+    assert logits.shape == (2, 5, 16)
+    # Evaluating what was loaded gives what the run said of it, to the last bit.
+    data = run.experiment.data()
+    assert evaluate(run.experiment, run.params, data.evaluation["validation"]) == outcome.metrics
+    assert load_run(folder / "run", checkpoint="last").step == 8
+    assert load_run(folder / "run", checkpoint=6).step == 6
+    with pytest.raises(UserError, match="no checkpoint 5"):
+        load_run(folder / "run", checkpoint=5)
+
+
+def test_an_experiment_file_that_changed_is_refused(finished):
+    folder, _ = finished
+    file = folder / "toy_experiment.py"
+    file.write_text(EXPERIMENT.replace("width=64", "breadth=64"))
+    with pytest.raises(UserError, match=r"has changed since .* keys \['breadth', 'width'\]"):
+        load_run(folder / "run")
+    file.write_text(EXPERIMENT)
+
+
+def test_no_run_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="no run in"):
+        load_run(tmp_path)
+
+
+def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
+    experiment, data = toy()
+    run_folder(tmp_path / "run", width=64, seed=0).begin(experiment, data)
+    run_folder(tmp_path / "run", width=64, seed=0)
+    with pytest.raises(UserError, match=r"another config \(seed: 0 there, 1 now; x: absent there"):
+        run_folder(tmp_path / "run", width=64, seed=1, x=2)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_and_left_alone(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file is not a folder"):
+        run_folder(tmp_path / "file" / "run")
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(UserError, match="no permission to write in"):
+        run_folder(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_opening_writes_nothing(tmp_path):
+    run_folder(tmp_path / "a" / "run", seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_experiment_file_is_checked(tmp_path):
+    with pytest.raises(UserError, match="no experiment file"):
+        load_experiment_file(tmp_path / "missing.py")
+    (tmp_path / "half.py").write_text("def get_config(): pass\n")
+    with pytest.raises(UserError, match=r"has no function build\(\)"):
+        load_experiment_file(tmp_path / "half.py")
+    (tmp_path / "notes.txt").write_text("")
+    with pytest.raises(UserError, match="not a Python file"):
+        load_experiment_file(tmp_path / "notes.txt")
+
+
+def test_run_json_counts_attempts(finished):
+    folder, outcome = finished
+    record = json.loads((folder / "run" / "run.json").read_text())
+    assert record["ended"] == "done" and record["argv"] == ["--config=toy"]
+    assert record["training_seconds"] == pytest.approx(outcome.training_seconds, abs=0.01)
+    assert record["wall_seconds"] >= record["training_seconds"]
+    assert {"host", "devices", "started"} <= record["attempts"][0].keys()
+    assert {"jax", "flax", "python"} <= record["versions"].keys()
+
+
+def test_the_parameter_table_adds_up():
+    params = {"a": {"kernel": np.zeros((2, 3), np.float32)}, "b": np.zeros(4, np.float32)}
+    lines = parameter_table(params).splitlines()
+    assert lines[0].split() == ["a/kernel", "(2,", "3)", "float32", "6"]
+    assert lines[-1].split() == ["total", "10"]
+
+
+def test_a_read_only_folder_while_running_is_a_storage_error(tmp_path, monkeypatch):
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    experiment, data = toy()
+    run = run_folder(tmp_path / "run")
+    monkeypatch.setattr("os.replace", read_only)
+    with pytest.raises(StorageError, match=r"cannot write .*Read-only file system"):
+        fit(experiment, data, run)
