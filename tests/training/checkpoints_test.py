@@ -20,6 +20,12 @@ from recattn_jax.training.sharding import make_mesh
 from recattn_jax.training.state import abstract_state, state_shardings
 from tests.training.toy import Counting, run_folder, toy, train
 
+# Where one array of a checkpoint cannot be read, Orbax stops, and the reads of the others, still
+# under way, find its event loop closed.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
+)
+
 
 def saved(path):
     return sorted(int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit())
