@@ -85,7 +85,6 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             cleanup_tmp_directories=not read_only,
-            read_only=read_only,
             create=not read_only,
         )
         try:
@@ -192,7 +191,7 @@ class Checkpoints:
         )
         # A manager reads an item in one way only, and this one may have read whole states.
         manager = ocp.CheckpointManager(
-            self.path.absolute(), options=ocp.CheckpointManagerOptions(read_only=True, create=False)
+            self.path.absolute(), options=ocp.CheckpointManagerOptions(create=False)
         )
         try:
             restored = manager.restore(step, args=ocp.args.Composite(state=args))["state"]

@@ -90,25 +90,26 @@ def fit(
     run.begin(experiment, data)
     with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
-        shardings = state_shardings(experiment, abstract, mesh)
-        wanted = jax.tree.map(
-            lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), abstract, shardings
-        )
-        state = checkpoints.restore(wanted, data.train.fingerprint)
-        if state is None:
-            state = create_state(experiment, shardings, initial_params)
-        else:
-            say(f"going on from step {int(state.step)} in {run.path}")
-        log = MetricsLog(run.path, int(state.step))
-        console = Console(experiment.cadence.steps, int(state.step), say)
-        with contextlib.closing(checkpoints), contextlib.closing(log), contextlib.closing(console):
-            if over(experiment, state):
-                console.line(f"the run in {run.path} is already done: step {int(state.step)}")
-                return outcome(run, state, "already done")
-            training = Training(
-                experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
+        with contextlib.closing(checkpoints):
+            shardings = state_shardings(experiment, abstract, mesh)
+            wanted = jax.tree.map(
+                lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), abstract, shardings
             )
-            return training.go_on(state, profile_steps)
+            state = checkpoints.restore(wanted, data.train.fingerprint)
+            if state is None:
+                state = create_state(experiment, shardings, initial_params)
+            elif over(experiment, state):
+                say(f"the run in {run.path} is already done: step {int(state.step)}")
+                return outcome(run, state, "already done")
+            else:
+                say(f"going on from step {int(state.step)} in {run.path}")
+            log = MetricsLog(run.path, int(state.step))
+            console = Console(experiment.cadence.steps, int(state.step), say)
+            with contextlib.closing(log), contextlib.closing(console):
+                training = Training(
+                    experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
+                )
+                return training.go_on(state, profile_steps)
 
 
 def check(experiment: Experiment, data: Data) -> Mesh:

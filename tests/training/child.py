@@ -93,7 +93,7 @@ def main() -> None:
     if kill:
         prepare(kill[0], int(kill[1]))
     experiment, data = toy(
-        steps=40,
+        steps=24,
         evaluate_every=4,
         save_every=3,
         patience=100,

@@ -41,7 +41,7 @@ def uninterrupted(tmp_path_factory, cache):
     done = command(workdir, cache)
     assert done.returncode == 0, done.stderr
     state = trained(workdir)
-    assert [r["step"] for r in state[2] if r["split"] == "train"] == list(range(1, 41))
+    assert [r["step"] for r in state[2] if r["split"] == "train"] == list(range(1, 25))
     return state
 
 
