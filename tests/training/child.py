@@ -23,7 +23,15 @@ def die() -> None:
     time.sleep(60)
 
 
-def at(owner: Any, name: str, passage: int, *, after: bool, where: Any = None) -> None:
+def at(
+    owner: Any,
+    name: str,
+    passage: int,
+    *,
+    after: bool,
+    where: Any = None,
+    finish: Any = lambda *_: None,
+) -> None:
     """Dies before or after the given passage through `owner.name`; `where` picks the passages."""
     original = getattr(owner, name)
     passed = 0
@@ -36,6 +44,7 @@ def at(owner: Any, name: str, passage: int, *, after: bool, where: Any = None) -
             die()
         result = original(*args, **kwargs)
         if fatal:
+            finish(*args)
             die()
         return result
 
@@ -75,6 +84,14 @@ def prepare(point: str, passage: int) -> None:
     points = {
         # The manager has returned and its threads are writing.
         "in_save": lambda: at(checkpoints.ocp.CheckpointManager, "save", passage, after=True),
+        # All that is saved is on disk, and nothing has happened since.
+        "after_save": lambda: at(
+            checkpoints.ocp.CheckpointManager,
+            "save",
+            passage,
+            after=True,
+            finish=lambda manager, *_: manager.wait_until_finished(),
+        ),
         "before_rename": lambda: at(os, "rename", passage, after=False, where=committed),
         "after_rename": lambda: at(os, "rename", passage, after=True, where=committed),
         "after_flush": lambda: at(metrics.MetricsLog, "flush", passage, after=True),

@@ -60,7 +60,7 @@ def killed_and_resumed(workdir, cache, kills):
 
 
 def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path, cache, uninterrupted):
-    kills = [("in_save", 2), ("torn_flush", 3), ("before_rename", 2)]
+    kills = [("after_save", 1), ("torn_flush", 3), ("before_rename", 2)]
     happened, late = killed_and_resumed(tmp_path / "run", cache, kills)
     assert happened == 3 and late == 2
     assert trained(tmp_path / "run") == uninterrupted
@@ -69,7 +69,7 @@ def test_a_killed_run_ends_as_if_nothing_had_happened(tmp_path, cache, uninterru
 @pytest.mark.slow
 def test_twenty_kills(tmp_path, cache, uninterrupted):
     points = ["in_save", "random", "before_rename", "in_prefetch", "after_flush", "in_replace"]
-    points += ["torn_flush", "random", "after_rename", "random"]
+    points += ["torn_flush", "random", "after_rename", "after_save"]
     chance = random.Random(0)
     happened = late = story = 0
     while happened < 20:
