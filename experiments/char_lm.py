@@ -63,11 +63,15 @@ def get_config() -> ConfigDict:
             width=256,
             depth=1,
             heads=4,
+            window=128,  # steps that attention looks back
             mlp_ratio=2,
             dropout=0.0,
             steps=600,
-            peak_lr=1e-2,
+            peak_lr=2e-2,
+            end_lr=4e-4,
             warmup=30,
+            momentum=0.95,
+            adam_b2=0.99,  # of what Muon leaves to Adam: embeddings, readout, norms, biases
             weight_decay=0.1,
             clip=1.0,
             accumulate=1,
@@ -102,8 +106,8 @@ def language_model(
     """
     mixers: dict[str, Callable[[], SequenceLayer]] = {
         "lstm": lambda: LSTM(c.width),
-        "attention": lambda: SelfAttention(c.heads, window=c.length),
-        "lstm+attention": lambda: recurrence_beside_attention(c.width, c.heads, c.length),
+        "attention": lambda: SelfAttention(c.heads, window=c.window),
+        "lstm+attention": lambda: recurrence_beside_attention(c.width, c.heads, c.window),
     }
     mixer = choose(mixers, c.mixer, "mixer")
     blocks = [pre_norm_block(mixer(), c.mlp_ratio * c.width, c.dropout) for _ in range(c.depth)]
@@ -111,14 +115,14 @@ def language_model(
     def data() -> Data:
         data_dir = Path(c.data_dir).expanduser()
 
-        def pipeline(stream: TokenStream) -> Pipeline:
+        def pipeline(stream: TokenStream, host: int, hosts: int) -> Pipeline:
             if c.carry_state:
-                return lanes(stream, c.batch, c.length)
-            return windows(stream, c.batch, c.length, c.seed)
+                return lanes(stream, c.batch, c.length, host, hosts)
+            return windows(stream, c.batch, c.length, c.seed, host, hosts)
 
         return text_data(source(data_dir), tokenizer, data_dir, pipeline)
 
-    rate = optimizers.cosine(c.peak_lr, c.warmup, c.steps, end=0.02 * c.peak_lr)
+    rate = optimizers.cosine(c.peak_lr, c.warmup, c.steps, end=c.end_lr)
     return Experiment(
         model=SequenceModel(
             frontend=Embed(tokenizer.vocabulary_size, c.width),
@@ -131,9 +135,9 @@ def language_model(
         optimization=Optimization(
             optimizer=optimizers.muon(
                 rate,
-                beta=0.95,
+                beta=c.momentum,
                 adam_b1=0.9,
-                adam_b2=0.99,
+                adam_b2=c.adam_b2,
                 weight_decay=c.weight_decay,
                 clip=c.clip,
             ),

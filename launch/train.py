@@ -80,6 +80,8 @@ def train(
         initial_params = load_run(flag_values.init_from, checkpoint).params
         check_params(initial_params, abstract_state(experiment).params)
     data = experiment.data()
+    if jax.process_index() == 0:
+        print(data.summary, flush=True)
     outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
     if jax.process_index() != 0:
         return

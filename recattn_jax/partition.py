@@ -6,6 +6,7 @@ layers, by rules on parameter paths.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
@@ -22,12 +23,13 @@ def constrain(x: jax.Array) -> jax.Array:
       x: activations `[B, T, ...]`.
 
     Returns:
-      The same values; unchanged where no mesh is set (`jax.set_mesh`) or a size does not divide.
+      The same values; placed as they are where no mesh is set (`jax.set_mesh`), the mesh has other
+      axes, or a size does not divide.
 
     >>> constrain(jax.numpy.ones((8, 4, 2))).shape
     (8, 4, 2)
     """
-    return _constrain(x, (BATCH_AXES, (SEQUENCE_AXIS,), *((),) * (x.ndim - 2)))
+    return _constrain(x, (BATCH_AXES, (SEQUENCE_AXIS,), *(None,) * (x.ndim - 2)))
 
 
 def gather(kernel: jax.Array) -> jax.Array:
@@ -39,7 +41,7 @@ def gather(kernel: jax.Array) -> jax.Array:
       kernel: a weight whose last axis holds the units that tensor parallelism may split.
 
     Returns:
-      The same values; unchanged where no mesh is set.
+      The same values; placed as they are where no mesh is set or the mesh has other axes.
 
     >>> gather(jax.numpy.ones((4, 3, 4))).shape
     (4, 3, 4)
@@ -47,13 +49,22 @@ def gather(kernel: jax.Array) -> jax.Array:
     return _constrain(kernel, (*((),) * (kernel.ndim - 1), (MODEL_AXIS,)))
 
 
-def _constrain(x: jax.Array, axes: Sequence[tuple[str, ...]]) -> jax.Array:
+def _constrain(x: jax.Array, axes: Sequence[tuple[str, ...] | None]) -> jax.Array:
+    """Splits each dimension over its axes of the mesh; None leaves it to the partitioner.
+
+    A dimension is split over as many of its axes, from the first, as divide its size; one that no
+    axis of the mesh divides is left to the partitioner too, as is all of x on a mesh of other axes.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
+    if not {*BATCH_AXES, SEQUENCE_AXIS, MODEL_AXIS} & set(mesh.axis_names):
         return x
-    spec: list[tuple[str, ...] | None] = []
+    spec: list[Any] = []
     for size, names in zip(x.shape, axes, strict=True):
-        present = tuple(name for name in names if name in mesh.shape)
-        divides = size % math.prod(mesh.shape[name] for name in present) == 0
-        spec.append(present if present and divides else None)
+        if names == ():
+            spec.append(None)
+            continue
+        split = [name for name in names or () if name in mesh.shape]
+        while split and size % math.prod(mesh.shape[name] for name in split):
+            split.pop()
+        spec.append(tuple(split) if split else PartitionSpec.UNCONSTRAINED)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))

@@ -16,7 +16,7 @@ from typing import Any
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-Sequence = Float[Array, "B T D"]
+Activations = Float[Array, "B T D"]
 Tokens = Int[Array, "B T"]
 Segments = Int[Array, "B T"]
 Mask = Bool[Array, "B T"]
@@ -27,6 +27,7 @@ State = Any
 """A pytree of arrays whose leading axis is B; `()` where a layer keeps nothing."""
 
 __all__ = [
+    "Activations",
     "Array",
     "Bool",
     "DTypeLike",
@@ -36,7 +37,6 @@ __all__ = [
     "Logits",
     "Mask",
     "Segments",
-    "Sequence",
     "State",
     "Tokens",
 ]

@@ -65,8 +65,8 @@ def test_two_steps_of_the_tiny_form(path: Path, tmp_path: Path) -> None:
     def data() -> Data:
         return text_data(source, tokenizer, tmp_path, pipeline)
 
-    def pipeline(stream: TokenStream):
-        return windows(stream, config.batch, config.length, config.seed)
+    def pipeline(stream: TokenStream, host: int, hosts: int):
+        return windows(stream, config.batch, config.length, config.seed, host, hosts)
 
     experiment = dataclasses.replace(experiment, data=data)
     run = RunFolder.open(tmp_path / "run", config=config.to_dict(), config_file=str(path), argv=[])

@@ -4,14 +4,15 @@ A source becomes a stream of tokens, and a stream becomes batches:
 
     source = python_docs("data")
     tokenizer = ByteTokenizer()
-    train = windows(tokenize(source, "train", tokenizer, "data"), batch=32, length=128, seed=0)
+    rows = lambda stream, host, hosts: windows(stream, 32, 128, 0, host, hosts)
+    data = text_data(source, tokenizer, "data", rows)
 """
 
 from recattn_jax.data.builders import Documents, Source
-from recattn_jax.data.pipelines import Batches, Data, Pipeline, lanes, windows
+from recattn_jax.data.pipelines import Batches, Data, Pipeline, lanes, token_batch, windows
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
 from recattn_jax.data.stream import TokenStream, tokenize
-from recattn_jax.data.texts import text_data, token_batch
+from recattn_jax.data.texts import text_data
 from recattn_jax.data.tokenizers import (
     ByteTokenizer,
     CharTokenizer,

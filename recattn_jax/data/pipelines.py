@@ -70,11 +70,13 @@ class Data:
         tokenizer: of all pipelines.
         train: read without an end.
         evaluation: pipelines by split, "validation" among them; read in single passes.
+        summary: one line for the log: what it is, how much, and the digest of its content.
     """
 
     tokenizer: Tokenizer
     train: Pipeline
     evaluation: Mapping[str, Pipeline]
+    summary: str
 
 
 class Batches(contextlib.AbstractContextManager["Batches"], Iterator[Batch]):
@@ -94,6 +96,23 @@ class Batches(contextlib.AbstractContextManager["Batches"], Iterator[Batch]):
     def close(self) -> None:
         """Stops the thread; calling it again does nothing."""
         self._iterator.close()
+
+
+def token_batch(batch: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of a batch of token windows.
+
+    Args:
+        batch: rows B.
+        length: steps T.
+
+    Returns:
+        int32 `[B, T]` for "inputs", "targets" and "segments".
+
+    Example:
+        token_batch(2, 3)["inputs"].shape
+    """
+    leaf = jax.ShapeDtypeStruct((batch, length), np.int32)
+    return {"inputs": leaf, "targets": leaf, "segments": leaf}
 
 
 def windows(
@@ -177,7 +196,7 @@ class _Windows(Pipeline):
 
     @property
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return _spec(self.batch, self.length)
+        return token_batch(self.batch, self.length)
 
     @property
     def _rows(self) -> int:
@@ -229,7 +248,7 @@ class _Lanes(Pipeline):
 
     @property
     def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return _spec(self.batch, self.length)
+        return token_batch(self.batch, self.length)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -314,11 +333,6 @@ def _window(tokens_BU: Int[np.ndarray, "B U"], separator: int) -> Batch:
 
 def _pad(batch: Batch, real_BT: np.ndarray) -> Batch:
     return {name: np.where(real_BT, value, 0).astype(np.int32) for name, value in batch.items()}
-
-
-def _spec(batch: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
-    leaf = jax.ShapeDtypeStruct((batch, length), np.int32)
-    return {"inputs": leaf, "targets": leaf, "segments": leaf}
 
 
 def _digest(kind: str, stream: TokenStream, *arguments: Any) -> str:

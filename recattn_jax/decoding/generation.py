@@ -140,7 +140,7 @@ def prefill(
     return logits_BV, state
 
 
-@functools.partial(jax.jit, static_argnames=("model",))
+@functools.partial(jax.jit, static_argnames=("model",), donate_argnames=("state",))
 def _read_block(
     model: nn.Module,
     variables: Any,
@@ -159,7 +159,9 @@ def _choose(sampler: Sampler, key: PRNGKeyArray, logits_BV: Float[Array, "B V"])
     return sampler(key, logits_BV)
 
 
-@functools.partial(jax.jit, static_argnames=("model", "sampler", "separator"))
+@functools.partial(
+    jax.jit, static_argnames=("model", "sampler", "separator"), donate_argnames=("state",)
+)
 def _step(
     model: nn.Module,
     sampler: Sampler,

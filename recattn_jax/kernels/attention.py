@@ -20,7 +20,9 @@ class Marks(NamedTuple):
     positions: Int[Array, "B T"]
 
 
-def visible(queries: Marks, keys: Marks, causal: bool, window: int | None) -> Bool[Array, "B T S"]:
+def attention_mask(
+    queries: Marks, keys: Marks, causal: bool, window: int | None
+) -> Bool[Array, "B T S"]:
     """Says which keys each query may look at.
 
     Args:
@@ -33,29 +35,29 @@ def visible(queries: Marks, keys: Marks, causal: bool, window: int | None) -> Bo
       `[B, T, S]`, true where the query may look.
 
     >>> marks = Marks(jnp.array([[1, 1, 2]]), jnp.array([[0, 1, 0]]))
-    >>> visible(marks, marks, causal=True, window=None).astype(int).tolist()
+    >>> attention_mask(marks, marks, causal=True, window=None).astype(int).tolist()
     [[[1, 0, 0], [1, 1, 0], [0, 0, 1]]]
     """
     query_BT1, key_B1S = queries.segments[:, :, None], keys.segments[:, None, :]
-    seen_BTS = (query_BT1 == key_B1S) & (key_B1S > 0)
+    mask_BTS = (query_BT1 == key_B1S) & (key_B1S > 0)
     distance_BTS = queries.positions[:, :, None] - keys.positions[:, None, :]
     if causal:
-        seen_BTS &= distance_BTS >= 0
+        mask_BTS &= distance_BTS >= 0
     if window is not None:
-        seen_BTS &= jnp.abs(distance_BTS) < window
-    return seen_BTS
+        mask_BTS &= jnp.abs(distance_BTS) < window
+    return mask_BTS
 
 
 def safe_softmax(
-    scores: Float[Array, "*batch S"], seen: Bool[Array, "*batch S"]
+    scores: Float[Array, "*batch S"], mask: Bool[Array, "*batch S"]
 ) -> Float[Array, "*batch S"]:
     """A softmax over what is seen, in float32; where nothing is seen the weights are zeros.
 
-    `w_s = seen_s exp(e_s) / sum_r seen_r exp(e_r)`. Values and gradients are finite in every row.
+    `w_s = m_s exp(e_s) / sum_r m_r exp(e_r)`. Values and gradients are finite in every row.
 
     Args:
       scores: `[..., S]`, finite.
-      seen: `[..., S]`.
+      mask: `[..., S]`.
 
     Returns:
       Weights `[..., S]`, float32, that sum to 1 or, where nothing is seen, to 0.
@@ -63,7 +65,7 @@ def safe_softmax(
     >>> safe_softmax(jnp.zeros((2, 2)), jnp.array([[True, True], [False, False]])).tolist()
     [[0.5, 0.5], [0.0, 0.0]]
     """
-    scores = jnp.where(seen, scores.astype(jnp.float32), -jnp.inf)
+    scores = jnp.where(mask, scores.astype(jnp.float32), -jnp.inf)
     top = jnp.max(scores, axis=-1, keepdims=True)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
     weights = jnp.exp(scores - top)
@@ -75,7 +77,7 @@ def dot_product_attention(
     queries: Heads,
     keys: Float[Array, "B S H K"],
     values: Float[Array, "B S H K"],
-    seen: Bool[Array, "B T S"] | None,
+    mask: Bool[Array, "B T S"] | None,
 ) -> Heads:
     """Attention by scaled dot products.
 
@@ -85,7 +87,7 @@ def dot_product_attention(
       queries: `[B, T, H, K]`.
       keys: `[B, S, H, K]`.
       values: `[B, S, H, K]`.
-      seen: `[B, T, S]`, true where a query may look; None for everywhere.
+      mask: `[B, T, S]`, true where a query may look; None for everywhere.
 
     Returns:
       `[B, T, H, K]` in the dtype of the queries; zeros where a query sees nothing. Scores and
@@ -100,8 +102,8 @@ def dot_product_attention(
     scores_BHTS = jnp.einsum(
         "bthk,bshk->bhts", queries, keys, preferred_element_type=jnp.float32
     ) / math.sqrt(queries.shape[-1])
-    seen_BHTS = True if seen is None else seen[:, None]
-    weights_BHTS = safe_softmax(scores_BHTS, jnp.broadcast_to(seen_BHTS, scores_BHTS.shape))
+    mask_BHTS = True if mask is None else mask[:, None]
+    weights_BHTS = safe_softmax(scores_BHTS, jnp.broadcast_to(mask_BHTS, scores_BHTS.shape))
     mixed_BTHK = jnp.einsum(
         "bhts,bshk->bthk",
         weights_BHTS.astype(values.dtype),
@@ -121,9 +123,9 @@ def windowed_attention(
 ) -> Heads:
     """Self-attention within a window, in blocks: time and memory are linear in T.
 
-    The same values as `dot_product_attention` under `visible(marks, marks, causal, window)`. A
-    query block of `window` steps looks at its own block of keys and its neighbours only. Padding
-    may stand before or after a document, not inside it.
+    The same values as `dot_product_attention` under `attention_mask` of the same marks. A query
+    block of `window` steps looks at its own block of keys and its neighbours only. Padding may
+    stand before or after a document, not inside it.
 
     Args:
       queries: `[B, T, H, K]`.
@@ -144,7 +146,9 @@ def windowed_attention(
     """
     length = queries.shape[1]
     if length <= window:
-        return dot_product_attention(queries, keys, values, visible(marks, marks, causal, window))
+        return dot_product_attention(
+            queries, keys, values, attention_mask(marks, marks, causal, window)
+        )
     blocks = -(-length // window)
     around = (-1, 0) if causal else (-1, 0, 1)
 
@@ -164,13 +168,13 @@ def windowed_attention(
         """`[B, N, ...]` -> `[B * N, ...]`."""
         return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
 
-    seen = visible(
+    mask = attention_mask(
         Marks(*(fold(own(m)) for m in marks)),
         Marks(*(fold(near(m)) for m in marks)),
         causal,
         window,
     )
-    mixed = dot_product_attention(fold(own(queries)), fold(near(keys)), fold(near(values)), seen)
+    mixed = dot_product_attention(fold(own(queries)), fold(near(keys)), fold(near(values)), mask)
     return mixed.reshape((queries.shape[0], blocks * window, *mixed.shape[2:]))[:, :length]
 
 

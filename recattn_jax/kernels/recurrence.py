@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.shapes import Array, Float, Mask, Sequence
+from recattn_jax.shapes import Activations, Array, Float, Mask
 
 Carry = tuple[Array, ...]
 Weights = Any
@@ -27,7 +27,10 @@ BLOCK = 16
 
 
 class Cell(NamedTuple):
-    """What tells one recurrent cell from another; see the module's docstring."""
+    """What tells one recurrent cell from another; see the module's docstring.
+
+    Its functions should be module-level ones: compiled programs are found again by their identity.
+    """
 
     project: Callable[[Weights, Array], Array]
     merge: Callable[[Array, Array], Array]
@@ -98,7 +101,7 @@ def scan_cell(
     cell: Cell,
     weights: Weights,
     recurrent_kernel: Float[Array, "H G H"],
-    x: Sequence,
+    x: Activations,
     carry: Carry,
     starts: Mask | None = None,
     keep: Mask | None = None,
@@ -133,7 +136,7 @@ def scan_cell(
     """
     masks = tuple(None if mask is None else jnp.swapaxes(mask, 0, 1) for mask in (starts, keep))
     x_TBD = jnp.swapaxes(x, 0, 1)
-    hidden_TBH, last = _scan(cell, block, weights, recurrent_kernel, x_TBD, carry, masks)
+    hidden_TBH, last = _compiled_scan(cell, block, weights, recurrent_kernel, x_TBD, carry, masks)
     return jnp.swapaxes(hidden_TBH, 0, 1), last
 
 
@@ -219,6 +222,8 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
+# The bodies of the scans are closures: without a cache of its own every eager call would compile.
+_compiled_scan = jax.jit(_scan, static_argnums=(0, 1))
 
 
 def _recur(hidden_BH: Array, kernel: Array) -> Array:

@@ -35,25 +35,26 @@ def last_segments(
 def document_starts(
     segments_BT: Segments, last_B: Int[Array, " B"]
 ) -> tuple[Mask, Int[Array, " B"]]:
-    """Marks the real steps whose document is not the one before.
+    """Marks the real steps whose document is not the one before; the first of all is no start.
 
     Args:
       segments_BT: segment numbers `[B, T]`, 0 for padding.
       last_B: the last real number of what came earlier in the stream, 0 for nothing.
 
     Returns:
-      `[B, T]`, true at the first step of each document, and `[B]`, the last real number.
+      `[B, T]`, true at the first step of each document but the stream's first, which finds the
+      state as it was given, and `[B]`, the last real number.
 
     >>> document_starts(jnp.array([[0, 3, 3, 4]]), jnp.array([3]))[0].tolist()
     [[False, False, False, True]]
     """
     before_BT, last_B = last_segments(segments_BT, last_B)
-    return (segments_BT > 0) & (segments_BT != before_BT), last_B
+    return (segments_BT > 0) & (segments_BT != before_BT) & (before_BT > 0), last_B
 
 
 def document_positions(
     segments_BT: Segments, starts_BT: Bool[Array, "B T"], position_B: Int[Array, " B"]
-) -> tuple[Int[Array, "B T"], Int[Array, " B"]]:
+) -> Int[Array, "B T"]:
     """Counts the real steps of the current document before each step.
 
     Args:
@@ -62,16 +63,14 @@ def document_positions(
       position_B: steps of the current document that came earlier in the stream.
 
     Returns:
-      `[B, T]`, the position of each real step in its document (0 is its first), and `[B]`, the
-      number of steps of the last document so far.
+      `[B, T]`, the position of each real step in its document (0 is its first); at padding, that
+      of the real step before.
 
-    >>> document_positions(jnp.array([[1, 1, 2]]), jnp.array([[0, 0, 1]]) > 0, jnp.array([5]))[0]
+    >>> document_positions(jnp.array([[1, 1, 2]]), jnp.array([[0, 0, 1]]) > 0, jnp.array([5]))
     Array([[5, 6, 0]], dtype=int32)
     """
     count_BT = jnp.cumsum(segments_BT > 0, axis=1)
     # Steps counted before the current document began; negative where it began in an earlier call.
     first_BT = jnp.where(starts_BT, count_BT - 1, -position_B[:, None])
     began_BT = jax.lax.cummax(first_BT, axis=1)
-    return (count_BT - 1 - began_BT).astype(jnp.int32), (count_BT - began_BT)[:, -1].astype(
-        jnp.int32
-    )
+    return (count_BT - 1 - began_BT).astype(jnp.int32)

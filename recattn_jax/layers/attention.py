@@ -1,6 +1,9 @@
 """Attention layers."""
 
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax import struct
 
@@ -8,7 +11,7 @@ from recattn_jax.kernels import attention, segments
 from recattn_jax.kernels.attention import Marks
 from recattn_jax.kernels.positions import rotary
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Array, Float, Heads, Int, Sequence
+from recattn_jax.shapes import Activations, Array, Float, Heads, Int
 
 
 @struct.dataclass
@@ -68,8 +71,8 @@ class SelfAttention(SequenceLayer):
 
     @nn.compact
     def forward(
-        self, x: Sequence, state: AttentionState | None, context: Context
-    ) -> tuple[Sequence, AttentionState | tuple[()]]:
+        self, x: Activations, state: AttentionState | None, context: Context
+    ) -> tuple[Activations, AttentionState | tuple[()]]:
         batch, _, width = x.shape
         if self.heads < 1 or width % self.heads:
             raise ValueError(
@@ -84,11 +87,16 @@ class SelfAttention(SequenceLayer):
         shape = (self.heads, width // self.heads)
         projections = nn.DenseGeneral((3, *shape), use_bias=False, dtype=x.dtype, name="qkv")
         queries, keys, values = jnp.moveaxis(projections(x), 2, 0)
-        marks, segment, position = _mark(x, state, context)
+        marks = _mark(x, state, context)
         if self.rotary is not None:
             queries, keys = (rotary(a, marks.positions, self.rotary) for a in (queries, keys))
 
-        mixed = self._mix(queries, keys, values, marks, state)
+        if state is None:
+            mixed = self._mix(queries, keys, values, marks)
+            if self.streams:
+                state = self._remember(keys, values, marks, self._empty(keys))
+        else:
+            mixed, state = self._go_on(queries, keys, values, marks, state)
         y = nn.DenseGeneral(
             width,
             axis=(-2, -1),
@@ -96,47 +104,71 @@ class SelfAttention(SequenceLayer):
             dtype=x.dtype,
             name="out",
         )(mixed)
-        if not self.streams:
-            return y, ()
-        return y, self._remember(keys, values, marks, segment, position, state)
+        return y, () if state is None else state
 
-    def _mix(
-        self, queries: Heads, keys: Heads, values: Heads, marks: Marks, state: AttentionState | None
-    ) -> Heads:
-        if state is None:
-            if self.window is None:
-                seen = attention.visible(marks, marks, self.causal, None)
-                return attention.dot_product_attention(queries, keys, values, seen)
-            return attention.windowed_attention(
-                queries, keys, values, marks, self.causal, self.window
-            )
+    def _mix(self, queries: Heads, keys: Heads, values: Heads, marks: Marks) -> Heads:
+        """Attention among the steps of x alone."""
+        if self.window is None:
+            mask = attention.attention_mask(marks, marks, self.causal, None)
+            return attention.dot_product_attention(queries, keys, values, mask)
+        return attention.windowed_attention(queries, keys, values, marks, self.causal, self.window)
+
+    def _go_on(
+        self, queries: Heads, keys: Heads, values: Heads, marks: Marks, state: AttentionState
+    ) -> tuple[Heads, AttentionState]:
+        """Attention of the steps of x to themselves and to the ring buffer, a window at a time."""
         assert self.window is not None  # a state is only kept with a window
-        old = Marks(state.segments, attention.ring_positions(state.position - 1, self.window))
-        past = Marks(*(jnp.concatenate(pair, axis=1) for pair in zip(old, marks, strict=True)))
-        return attention.dot_product_attention(
-            queries,
-            jnp.concatenate([state.keys, keys], axis=1),
-            jnp.concatenate([state.values, values], axis=1),
-            attention.visible(marks, past, self.causal, self.window),
-        )
+        length = queries.shape[1]
+        size = min(length, self.window)
+        blocks = -(-length // size)
 
-    def _remember(
-        self,
-        keys: Heads,
-        values: Heads,
-        marks: Marks,
-        segment: Int[Array, " B"],
-        position: Int[Array, " B"],
-        state: AttentionState | None,
-    ) -> AttentionState:
+        def cut(x: Array, filled: str = "constant") -> Array:
+            """`[B, T, ...] -> [N, B, size, ...]`; what fills the last block is padding."""
+            ends = [(0, 0), (0, blocks * size - length), *[(0, 0)] * (x.ndim - 2)]
+            x_BNT = jnp.pad(x, ends, mode=filled)
+            x_BNT = x_BNT.reshape((x.shape[0], blocks, size, *x.shape[2:]))
+            return jnp.moveaxis(x_BNT, 1, 0)
+
+        def attend(state: AttentionState, block: tuple[Any, ...]) -> tuple[AttentionState, Heads]:
+            queries, keys, values, marks = block
+            ring = attention.ring_positions(state.position - 1, state.segments.shape[1])
+            past = Marks(
+                jnp.concatenate([state.segments, marks.segments], axis=1),
+                jnp.concatenate([ring, marks.positions], axis=1),
+            )
+            mixed = attention.dot_product_attention(
+                queries,
+                jnp.concatenate([state.keys, keys], axis=1),
+                jnp.concatenate([state.values, values], axis=1),
+                attention.attention_mask(marks, past, self.causal, self.window),
+            )
+            return self._remember(keys, values, marks, state), mixed
+
+        parts = (
+            *(cut(x) for x in (queries, keys, values)),
+            Marks(cut(marks.segments), cut(marks.positions, "edge")),
+        )
+        state, mixed_NBT = jax.lax.scan(attend, state, parts)
+        mixed = jnp.moveaxis(mixed_NBT, 0, 1)
+        return mixed.reshape((queries.shape[0], blocks * size, *mixed.shape[3:]))[:, :length], state
+
+    def _empty(self, keys: Heads) -> AttentionState:
         assert self.window is not None
         batch, _, heads, size = keys.shape
-        if state is None:
-            empty = jnp.zeros((batch, self.window, heads, size), keys.dtype)
-            slots = jnp.zeros((batch, self.window), jnp.int32)
-            state = AttentionState(empty, empty, slots, segment, position)
-        slots_BT = attention.ring_slots(marks, segment, position - 1, self.window)
-        rows_B1 = jnp.arange(batch)[:, None]
+        empty = jnp.zeros((batch, self.window, heads, size), keys.dtype)
+        zeros_B = jnp.zeros((batch,), jnp.int32)
+        slots = jnp.zeros((batch, self.window), jnp.int32)
+        return AttentionState(empty, empty, slots, zeros_B, zeros_B)
+
+    def _remember(
+        self, keys: Heads, values: Heads, marks: Marks, state: AttentionState
+    ) -> AttentionState:
+        """The state after these steps: the last ones of the last document are written."""
+        window = state.segments.shape[1]
+        _, segment = segments.last_segments(marks.segments, state.segment)
+        position = marks.positions[:, -1] + 1
+        slots_BT = attention.ring_slots(marks, segment, position - 1, window)
+        rows_B1 = jnp.arange(slots_BT.shape[0])[:, None]
 
         def write(buffer: Array, new: Array) -> Array:
             return buffer.at[rows_B1, slots_BT].set(new, mode="drop")
@@ -150,20 +182,15 @@ class SelfAttention(SequenceLayer):
         )
 
 
-def _mark(
-    x: Sequence, state: AttentionState | None, context: Context
-) -> tuple[Marks, Int[Array, " B"], Int[Array, " B"]]:
-    """The marks of x, and the document and position after it."""
+def _mark(x: Activations, state: AttentionState | None, context: Context) -> Marks:
+    """The document and the position of every step of x; padding has those of the step before."""
     batch, length, _ = x.shape
-    if state is None and context.segments is None:
-        ones = jnp.ones((batch, length), jnp.int32)
-        positions = jnp.broadcast_to(jnp.arange(length)[None, :], (batch, length))
-        return Marks(ones, positions), ones[:, 0], jnp.full((batch,), length, jnp.int32)
     numbers = context.segments
     if numbers is None:
         numbers = jnp.ones((batch, length), jnp.int32)
+        if state is None:
+            return Marks(numbers, jnp.broadcast_to(jnp.arange(length)[None, :], numbers.shape))
     zeros = jnp.zeros((batch,), jnp.int32)
     segment, position = (zeros, zeros) if state is None else (state.segment, state.position)
-    starts, segment = segments.document_starts(numbers, segment)
-    positions, position = segments.document_positions(numbers, starts, position)
-    return Marks(numbers, positions), segment, position
+    starts, _ = segments.document_starts(numbers, segment)
+    return Marks(numbers, segments.document_positions(numbers, starts, position))

@@ -1,7 +1,7 @@
 """What every sequence layer is, and the laws that every one of them obeys."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import flax.linen as nn
 import jax
@@ -78,6 +78,9 @@ class SequenceLayer(nn.Module):
     is the same over time; without them nothing is random, and no layer has a `train` flag.
     """
 
+    accepts: ClassVar[tuple[Any, ...]] = (jnp.floating,)
+    """Kinds of x: features `[B, T, D]` are floating, token ids `[B, T]` are integers."""
+
     @property
     def streams(self) -> bool:
         """Whether outputs never depend on later inputs, so that a state can carry on."""
@@ -114,14 +117,18 @@ class SequenceLayer(nn.Module):
           `[B, T, E]`, zero at padding, and the state after x.
 
         Raises:
-          ValueError: if x has the wrong rank, segments do not have the shape `[B, T]`, or a state
-            is given to a layer that does not stream.
+          ValueError: if x has the wrong kind or rank, segments do not have the shape `[B, T]`, or a
+            state is given to a layer that does not stream.
         """
         name = type(self).__name__
-        rank = 3 if jnp.issubdtype(x.dtype, jnp.floating) else 2
-        if x.ndim != rank:
-            kind = "[B, T, D]" if rank == 3 else "token ids [B, T]"
-            raise ValueError(f"{name}: x must be {kind}, got {x.dtype}{list(x.shape)}")
+        x = jnp.asarray(x)
+        if not any(jnp.issubdtype(x.dtype, kind) for kind in self.accepts):
+            embed = " (token ids? put an Embed before it)" if x.ndim == 2 else ""
+            raise ValueError(
+                f"{name}: x must be {_kinds(self)}, got {x.dtype}{list(x.shape)}{embed}"
+            )
+        if x.ndim != (3 if jnp.issubdtype(x.dtype, jnp.floating) else 2):
+            raise ValueError(f"{name}: x must be {_kinds(self)}, got {x.dtype}{list(x.shape)}")
         segments = context.segments
         if segments is not None and segments.shape != x.shape[:2]:
             raise ValueError(
@@ -172,7 +179,7 @@ def map_batch(f: Callable[[Array], Array], state: State) -> State:
 
     def apply(node: Any) -> Any:
         if isinstance(node, Stacked):
-            return Stacked(jax.tree.map(jax.vmap(f), node.layers))
+            return Stacked(map_batch(jax.vmap(f), node.layers))
         return f(node)
 
     return jax.tree.map(apply, state, is_leaf=lambda node: isinstance(node, Stacked))
@@ -206,6 +213,11 @@ def _walk(module: nn.Module) -> Iterator[nn.Module]:
     for leaf in jax.tree.leaves(own, is_leaf=lambda node: isinstance(node, nn.Module)):
         if isinstance(leaf, nn.Module):
             yield from _walk(leaf)
+
+
+def _kinds(layer: SequenceLayer) -> str:
+    kinds = {jnp.floating: "float [B, T, D]", jnp.integer: "token ids [B, T]"}
+    return " or ".join(kinds[kind] for kind in layer.accepts)
 
 
 def _mask(x: Array, segments: Segments | None) -> Array:

@@ -3,7 +3,7 @@
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from recattn_jax import partition
 from recattn_jax.layers.base import Context, SequenceLayer, Stacked, refuse_shared
 from recattn_jax.shapes import Array, State
+
+EITHER = (jnp.floating, jnp.integer)
+"""What a combinator accepts: its parts have the last word."""
 
 
 def add(outputs: Sequence[Array]) -> Array:
@@ -22,9 +25,15 @@ def add(outputs: Sequence[Array]) -> Array:
     Returns:
       Their sum.
 
+    Raises:
+      ValueError: if the shapes differ: a width of one would be spread over the others in silence.
+
     >>> add([jnp.ones(2), jnp.ones(2)]).tolist()
     [2.0, 2.0]
     """
+    if len({output.shape for output in outputs}) > 1:
+        widths = ", ".join(str(output.shape[-1]) for output in outputs)
+        raise ValueError(f"add: outputs must be equally wide, got widths {widths}")
     return reduce(operator.add, outputs)
 
 
@@ -57,6 +66,8 @@ class Serial(SequenceLayer):
     >>> from recattn_jax.layers import LSTM, Dense
     >>> layer = Serial((LSTM(4), Dense(2)))
     """
+
+    accepts: ClassVar[tuple[Any, ...]] = EITHER
 
     layers: tuple[SequenceLayer, ...]
 
@@ -93,6 +104,8 @@ class Parallel(SequenceLayer):
     >>> layer = Parallel((LSTM(8), SelfAttention(heads=2, window=16)), combine=add)
     """
 
+    accepts: ClassVar[tuple[Any, ...]] = EITHER
+
     layers: tuple[SequenceLayer, ...]
     combine: Callable[[Sequence[Array]], Array]
 
@@ -126,6 +139,8 @@ class Residual(SequenceLayer):
 
     He et al., Deep residual learning, 2015, arXiv:1512.03385.
     """
+
+    accepts: ClassVar[tuple[Any, ...]] = EITHER
 
     layer: SequenceLayer
 
@@ -161,6 +176,8 @@ class Repeat(SequenceLayer):
     >>> layer = Repeat(Residual(LSTM(8)), depth=3)
     """
 
+    accepts: ClassVar[tuple[Any, ...]] = EITHER
+
     stacked: SequenceLayer
     depth: int
 
@@ -172,6 +189,12 @@ class Repeat(SequenceLayer):
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
         if self.depth < 1:
             raise ValueError(f"Repeat: depth={self.depth} must be at least 1")
+
+        if state is not None and not isinstance(state, Stacked):
+            raise ValueError(
+                "Repeat: state must be Stacked, as an earlier call returned it; got "
+                f"{type(state).__name__}"
+            )
 
         def body(layer: SequenceLayer, x: Array, state: Any) -> tuple[Array, State]:
             return layer(x, state, context)

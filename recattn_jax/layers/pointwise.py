@@ -1,13 +1,13 @@
 """Layers that treat every step by itself; they stream and keep no state."""
 
-from typing import final
+from typing import Any, ClassVar, final
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Array, DTypeLike, Float, Sequence, State, Tokens
+from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State, Tokens
 
 
 class Pointwise(SequenceLayer):
@@ -41,7 +41,7 @@ class Identity(Pointwise):
     (2, 5, 3)
     """
 
-    def map(self, x: Sequence) -> Sequence:
+    def map(self, x: Activations) -> Activations:
         return x
 
 
@@ -62,7 +62,7 @@ class Dense(Pointwise):
     features: int
     use_bias: bool = True
 
-    def map(self, x: Sequence) -> Float[Array, "B T E"]:
+    def map(self, x: Activations) -> Float[Array, "B T E"]:
         return nn.Dense(self.features, use_bias=self.use_bias, dtype=x.dtype, name="dense")(x)
 
 
@@ -83,7 +83,7 @@ class GatedMLP(Pointwise):
 
     hidden: int
 
-    def map(self, x: Sequence) -> Sequence:
+    def map(self, x: Activations) -> Activations:
         def dense(features: int, name: str) -> nn.Dense:
             return nn.Dense(features, use_bias=False, dtype=x.dtype, name=name)
 
@@ -108,7 +108,7 @@ class RMSNorm(Pointwise):
 
     epsilon: float = 1e-6
 
-    def map(self, x: Sequence) -> Sequence:
+    def map(self, x: Activations) -> Activations:
         return nn.RMSNorm(epsilon=self.epsilon, dtype=x.dtype, name="norm")(x)
 
 
@@ -129,7 +129,7 @@ class LayerNorm(Pointwise):
 
     epsilon: float = 1e-6
 
-    def map(self, x: Sequence) -> Sequence:
+    def map(self, x: Activations) -> Activations:
         return nn.LayerNorm(epsilon=self.epsilon, dtype=x.dtype, name="norm")(x)
 
 
@@ -155,7 +155,7 @@ class Dropout(Pointwise):
 
     rate: float
 
-    def map(self, x: Sequence) -> Sequence:
+    def map(self, x: Activations) -> Activations:
         if not 0.0 <= self.rate < 1.0:
             raise ValueError(f"Dropout: rate={self.rate} must be at least 0 and less than 1")
         if self.rate == 0.0 or not self.has_rng("dropout"):
@@ -178,6 +178,8 @@ class Embed(Pointwise):
     >>> y.shape
     (2, 5, 4)
     """
+
+    accepts: ClassVar[tuple[Any, ...]] = (jnp.integer,)
 
     vocabulary: int
     features: int

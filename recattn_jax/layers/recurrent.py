@@ -5,8 +5,7 @@ the projection of the inputs, the scan, resets between documents, padding, strea
 """
 
 import operator
-from collections.abc import Callable
-from typing import final
+from typing import ClassVar, final
 
 import flax.linen as nn
 import jax
@@ -17,7 +16,7 @@ from jax.typing import DTypeLike
 from recattn_jax import partition
 from recattn_jax.kernels import recurrence, segments
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Array, Float, Int, Mask, Sequence
+from recattn_jax.shapes import Activations, Array, Float, Int, Mask
 
 
 @struct.dataclass
@@ -47,23 +46,19 @@ class Recurrent(SequenceLayer):
 
     features: int
 
-    @property
-    def gates(self) -> int:
-        """How many gates the cell has, G."""
-        raise NotImplementedError
+    gates: ClassVar[int]
+    """How many gates the cell has, G."""
+    leaves: ClassVar[int]
+    """How many arrays `[B, H]` the carry has, the hidden state first."""
 
-    @property
-    def advance(self) -> Callable[[recurrence.Carry, Array], recurrence.Carry]:
+    @staticmethod
+    def advance(carry: recurrence.Carry, gates_BGH: Array) -> recurrence.Carry:
         """One step, elementwise and without parameters: `(carry, gates [B, G, H]) -> carry`."""
         raise NotImplementedError
 
     @property
     def bias_init(self) -> nn.initializers.Initializer:
         """How `bias [G, H]` starts."""
-        raise NotImplementedError
-
-    def start(self, batch: int) -> recurrence.Carry:
-        """A fresh carry: float32 zeros `[B, H]`, the hidden state first."""
         raise NotImplementedError
 
     @final
@@ -75,7 +70,7 @@ class Recurrent(SequenceLayer):
     @final
     @nn.compact
     def forward(
-        self, x: Sequence, state: RecurrentState | None, context: Context
+        self, x: Activations, state: RecurrentState | None, context: Context
     ) -> tuple[Float[Array, "B T H"], RecurrentState]:
         """Runs the cell over x; see the template."""
         gates, width = self.gates, x.shape[-1]
@@ -90,7 +85,7 @@ class Recurrent(SequenceLayer):
         carry, starts, keep, segment = self._documents(x, state, context)
         hidden_BTH, carry = recurrence.scan_cell(
             recurrence.Cell(recurrence.affine, operator.add, self.advance),
-            (partition.gather(input_kernel.astype(x.dtype)), bias),
+            (partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)),
             partition.gather(recurrent_kernel.astype(x.dtype)),
             x,
             carry,
@@ -100,12 +95,19 @@ class Recurrent(SequenceLayer):
         return hidden_BTH.astype(x.dtype), RecurrentState(carry, segment)
 
     def _documents(
-        self, x: Sequence, state: RecurrentState | None, context: Context
+        self, x: Activations, state: RecurrentState | None, context: Context
     ) -> tuple[recurrence.Carry, Mask | None, Mask | None, Int[Array, " B"]]:
         """The carry to start from, where it is reset and kept, and the last document's number."""
         batch = x.shape[0]
-        carry = self.start(batch) if state is None else state.carry
-        before_B = jnp.zeros((batch,), jnp.int32) if state is None else state.segment
+        if state is None:
+            zeros_BH = jnp.zeros((batch, self.features))
+            state = RecurrentState((zeros_BH,) * self.leaves, jnp.zeros((batch,), jnp.int32))
+        if not isinstance(state, RecurrentState) or len(state.carry) != self.leaves:
+            raise ValueError(
+                f"{type(self).__name__}: state must be a RecurrentState of {self.leaves} arrays, "
+                f"as an earlier call returned it; got {type(state).__name__}"
+            )
+        carry, before_B = state.carry, state.segment
         if carry[0].shape[0] != batch:
             raise ValueError(
                 f"{type(self).__name__}: state is for a batch of {carry[0].shape[0]}, x has {batch}"
@@ -135,20 +137,13 @@ class RNN(Recurrent):
     Elman, Finding structure in time, 1990.
     """
 
-    @property
-    def gates(self) -> int:
-        return 1
-
-    @property
-    def advance(self) -> Callable[[recurrence.Carry, Array], recurrence.Carry]:
-        return recurrence.advance_elman
+    gates = 1
+    leaves = 1
+    advance = staticmethod(recurrence.advance_elman)
 
     @property
     def bias_init(self) -> nn.initializers.Initializer:
         return nn.initializers.zeros
-
-    def start(self, batch: int) -> recurrence.Carry:
-        return (jnp.zeros((batch, self.features)),)
 
 
 class LSTM(Recurrent):
@@ -171,13 +166,9 @@ class LSTM(Recurrent):
 
     forget_bias: float = 1.0
 
-    @property
-    def gates(self) -> int:
-        return 4
-
-    @property
-    def advance(self) -> Callable[[recurrence.Carry, Array], recurrence.Carry]:
-        return recurrence.advance_lstm
+    gates = 4
+    leaves = 2
+    advance = staticmethod(recurrence.advance_lstm)
 
     @property
     def bias_init(self) -> nn.initializers.Initializer:
@@ -186,10 +177,6 @@ class LSTM(Recurrent):
             return jnp.zeros(shape, dtype).at[1].set(self.forget_bias)
 
         return init
-
-    def start(self, batch: int) -> recurrence.Carry:
-        zeros = jnp.zeros((batch, self.features))
-        return zeros, zeros
 
 
 per_gate_lecun = nn.initializers.lecun_normal(in_axis=0, out_axis=-1, batch_axis=1)

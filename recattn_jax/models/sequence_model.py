@@ -1,10 +1,11 @@
 """The model of one sequence: a frontend, a body and a readout."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Array, Float, Sequence, State
+from recattn_jax.shapes import Activations, Array, Float, State
 
 
 class PerStep(nn.Module):
@@ -22,7 +23,7 @@ class PerStep(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: Sequence) -> Float[Array, "B T V"]:
+    def __call__(self, x: Activations) -> Float[Array, "B T V"]:
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.outputs), jnp.float32
         )
@@ -42,7 +43,7 @@ class SequenceModel(nn.Module):
       body: `[B, T, D] -> [B, T, E]`.
       readout: `[B, T, E]` to float32 predictions.
 
-    Call: `(inputs, state, context) -> (predictions, state)`; state: the body's.
+    Call: `(inputs, state, context) -> (predictions, state)`; state: `(frontend's, body's)`.
 
     >>> from recattn_jax.layers import LSTM, Embed
     >>> model = SequenceModel(Embed(10, 8), LSTM(8), PerStep(10))
@@ -74,7 +75,9 @@ class SequenceModel(nn.Module):
         Returns:
           Predictions `[B, T, V]`, float32, and the state after the inputs.
         """
-        before = (None, None) if state is None else state
+        before: tuple[State, State] = (None, None)
+        if state is not None and jax.tree.leaves(state):
+            before = state
         x, frontend_state = self.frontend(inputs, before[0], context)
         x, body_state = self.body(x, before[1], context)
         return self.readout(x), (frontend_state, body_state) if self.streams else ()

@@ -4,9 +4,11 @@ import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -114,9 +116,10 @@ class RunFolder:
         """Creates the folder and writes all that is known before the first step.
 
         Raises:
-          UserError: the folder cannot be created.
+          UserError: the folder holds a run of another model, or cannot be created.
           StorageError: a file cannot be written.
         """
+        _check_same_model(self.path, experiment)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -124,10 +127,7 @@ class RunFolder:
         self.headline = experiment.task.headline
         if jax.process_index() != 0:
             return
-        params = abstract_state(experiment).params
-        write_atomically(
-            self.path / "model.txt", f"{experiment.model}\n\n{parameter_table(params)}"
-        )
+        write_atomically(self.path / "model.txt", model_text(experiment))
         partial = self.path / "tokenizer.json.partial"
         save_tokenizer(data.tokenizer, partial)
         os.replace(partial, self.path / "tokenizer.json")
@@ -240,6 +240,7 @@ def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
     for key, value in stored.items():
         config[key] = tuple(value) if isinstance(config[key], tuple) else value
     experiment = module.build(config)
+    _check_same_model(path, experiment)
     checkpoints = Checkpoints(path / "checkpoints", keep=1, say=print, read_only=True)
     try:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -252,6 +253,12 @@ def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
         checkpoints.close()
     tokenizer = load_tokenizer(path / "tokenizer.json")
     return Run(path, config, experiment, params, tokenizer, step)
+
+
+def model_text(experiment: Experiment) -> str:
+    """The printed module and its parameters: the same for the same structure, run after run."""
+    module = re.sub(r" at 0x[0-9a-f]+", "", str(experiment.model))
+    return f"{module}\n\n{parameter_table(abstract_state(experiment).params)}"
 
 
 def parameter_table(params: Any) -> str:
@@ -282,6 +289,20 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"cannot use {path} as workdir: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"cannot use {path} as workdir: no permission to write in {there}")
+
+
+def _check_same_model(path: Path, experiment: Experiment) -> None:
+    """The config holds the numbers of a run, the experiment file its structure: that counts too."""
+    file = path / "model.txt"
+    if not file.exists():
+        return
+    stored, now = file.read_text().splitlines(), model_text(experiment).splitlines()
+    for line, (old, new) in enumerate(itertools.zip_longest(stored, now, fillvalue=""), start=1):
+        if old != new:
+            raise UserError(
+                f"{path} holds a run of another model: line {line} of model.txt is {old.strip()!r},"
+                f" the experiment file now builds {new.strip()!r}; use another workdir"
+            )
 
 
 def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> None:

@@ -10,11 +10,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from recattn_jax.errors import UserError
+from recattn_jax.partition import BATCH_AXES, MODEL_AXIS, SEQUENCE_AXIS
 from recattn_jax.training.experiment import Layout, MeshShape, Rule
 from recattn_jax.training.precision import path_name
 
-AXES = ("data", "fsdp", "model", "sequence")
-ROWS = ("data", "fsdp")
+AXES = (*BATCH_AXES, MODEL_AXIS, SEQUENCE_AXIS)
+ROWS = BATCH_AXES
 SMALL = 2**12  # elements; splitting less than this costs more in latency than it saves in memory
 STACKED = "stacked"  # each time this stands in a parameter's path, it has a leading layer axis
 

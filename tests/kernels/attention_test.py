@@ -20,10 +20,10 @@ def draw(*shape: int, seed: int = 0) -> jax.Array:
 def test_equals_torch(causal: bool) -> None:
     torch = oracle("torch")
     arrays = [draw(B, T, H, K, seed=seed) for seed in range(3)]
-    seen = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)) if causal else True, (B, T, T))
+    mask = jnp.broadcast_to(jnp.tril(jnp.ones((T, T), bool)) if causal else True, (B, T, T))
 
     def loss(arrays):
-        y = attention.dot_product_attention(*arrays, seen)
+        y = attention.dot_product_attention(*arrays, mask)
         return jnp.sum(jnp.sin(y)), y
 
     (_, y), grads = jax.value_and_grad(loss, has_aux=True)(arrays)
@@ -43,16 +43,14 @@ def test_windowed_equals_masked(causal: bool, window: int) -> None:
     arrays = [draw(B, T, H, K, seed=seed) for seed in range(3)]
     numbers = jnp.array([[1] * 6 + [2] * 7, [0, 0] + [3] * 9 + [0, 4]])
     starts, _ = segments.document_starts(numbers, jnp.zeros((B,), jnp.int32))
-    marks = Marks(
-        numbers, segments.document_positions(numbers, starts, jnp.zeros((B,), jnp.int32))[0]
-    )
+    marks = Marks(numbers, segments.document_positions(numbers, starts, jnp.zeros((B,), jnp.int32)))
 
     def blocked(arrays):
         return attention.windowed_attention(*arrays, marks, causal, window)
 
     def masked(arrays):
-        seen = attention.visible(marks, marks, causal, window)
-        return attention.dot_product_attention(*arrays, seen)
+        mask = attention.attention_mask(marks, marks, causal, window)
+        return attention.dot_product_attention(*arrays, mask)
 
     def run(how):
         loss = lambda arrays: (jnp.sum(jnp.sin(how(arrays))), how(arrays))  # noqa: E731
@@ -73,9 +71,9 @@ def test_windowed_never_builds_a_square() -> None:
 
 
 def test_softmax_over_nothing_is_zero_with_zero_gradient() -> None:
-    seen = jnp.array([[True, False], [False, False]])
+    mask = jnp.array([[True, False], [False, False]])
     value, pull = jax.vjp(
-        lambda s: attention.safe_softmax(s, seen), jnp.array([[3.0, 9.0], [1.0, 2.0]])
+        lambda s: attention.safe_softmax(s, mask), jnp.array([[3.0, 9.0], [1.0, 2.0]])
     )
     assert value.tolist() == [[1.0, 0.0], [0.0, 0.0]]
     assert np.all(np.isfinite(pull(jnp.ones_like(value))[0]))

@@ -2,12 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import linen as nn
 from ml_collections import config_dict
 
-from recattn_jax.data import ByteTokenizer, Data, text_file, tokenize, windows
+from recattn_jax.data import ByteTokenizer, text_data, text_file, token_batch, windows
 from recattn_jax.layers.base import Context
 from recattn_jax.tasks.language_model import LanguageModel
 from recattn_jax.training.experiment import Cadence, Experiment, Layout, MeshShape, Optimization
@@ -67,20 +66,18 @@ def build(c):
 
     def data():
         source = text_file(c.text, c.data_dir, *c.held_out)
-        pipelines = {
-            split: windows(
-                tokenize(source, split, tokenizer, c.data_dir), c.batch, c.length, c.seed
-            )
-            for split in source.splits
-        }
-        return Data(tokenizer, pipelines.pop("train"), pipelines)
+        return text_data(
+            source,
+            tokenizer,
+            c.data_dir,
+            lambda stream, *host: windows(stream, c.batch, c.length, c.seed, *host),
+        )
 
-    leaf = jax.ShapeDtypeStruct((c.batch, c.length), np.int32)
     return Experiment(
         model=DecayingSum(tokenizer.vocabulary_size, c.width, c.streams),
         task=LanguageModel(separator=tokenizer.separator, symbol=tokenizer.symbol),
         data=data,
-        batch={"inputs": leaf, "targets": leaf, "segments": leaf},
+        batch=token_batch(c.batch, c.length),
         optimization=Optimization(
             optimizer=optax.sgd(c.peak_lr),
             learning_rate=lambda step: c.peak_lr,

@@ -174,7 +174,7 @@ def toy(**changes: Any) -> tuple[Experiment, Data]:
     for group in (parts, optimization, cadence, layout):
         group.update({name: changes.pop(name) for name in list(changes) if name in group})
     assert not changes, changes
-    data = Data(ByteTokenizer(), train, {"validation": Counting(8, 12, 16, seed=1)})
+    data = Data(ByteTokenizer(), train, {"validation": Counting(8, 12, 16, seed=1)}, "a toy")
     experiment = Experiment(
         data=lambda: data,
         batch=train.spec,
