@@ -25,6 +25,11 @@ SHARED = layers.LSTM(8)
         (lambda: layers.SelfAttention(2, window=0), "window=0 must be at least 1"),
         (lambda: layers.Residual(layers.Dense(4)), "maps width 8 to 4; they must be equal"),
         (lambda: layers.Repeat(layers.LSTM(8), depth=0), "depth=0 must be at least 1"),
+        (
+            lambda: layers.Parallel((layers.LSTM(1), layers.Identity()), combine=layers.add),
+            "outputs must be equally wide, got widths 1, 8",
+        ),
+        (lambda: layers.Embed(5, 4), r"x must be token ids \[B, T\], got float32"),
         (lambda: layers.Dropout(1.0), "rate=1.0 must be at least 0 and less than 1"),
     ],
 )
@@ -40,6 +45,8 @@ def test_wrong_layers(make, says: str) -> None:
         (X[0], None, Context(), r"x must be \[B, T, D\], got float32\[3, 8\]"),
         (X, None, Context(segments=jnp.ones((2, 4), int)), r"segments must be \[B, T\] = \[2, 3\]"),
         (X, (), Context(), "state must be a tuple of 2 states"),
+        (X[..., 0].astype(int), None, Context(), "x must be float.*put an Embed before it"),
+        (X, ((), ()), Context(), "LSTM: state must be a RecurrentState of 2 arrays"),
     ],
 )
 def test_wrong_calls(x, state, context, says: str) -> None:
@@ -55,6 +62,16 @@ def test_dropout_is_the_presence_of_a_stream() -> None:
     y, _ = layer.apply({}, x, rngs={"dropout": jax.random.key(0)})
     assert set(jnp.unique(y).tolist()) == {0.0, float(jnp.float32(1.0) / jnp.float32(0.75))}
     assert float((y == 0).mean()) == pytest.approx(0.25, abs=0.03)
+
+
+def test_dropout_obeys_padding_and_dtype_while_it_drops() -> None:
+    layer, rngs = layers.Dropout(0.5), {"dropout": jax.random.key(0)}
+    context = Context(segments=jnp.array([[0, 1, 1], [2, 2, 0]]))
+    dirty = jnp.where(context.segments[..., None] > 0, X, jnp.nan).astype(jnp.bfloat16)
+    y, _ = layer.apply({}, dirty, None, context, rngs=rngs)
+    assert y.dtype == jnp.bfloat16
+    assert set(jnp.unique(y).tolist()) == {0.0, 2.0}
+    assert not y[context.segments == 0].any()
 
 
 def test_dropout_differs_between_the_copies_of_a_repeat() -> None:
@@ -89,8 +106,16 @@ def test_intermediates_pass_through_a_repeat() -> None:
     assert jax.tree.leaves(notes)[0].shape == (3, *X.shape)
 
 
+def test_a_repeat_refuses_a_foreign_state() -> None:
+    layer = layers.Repeat(layers.LSTM(8), depth=2)
+    variables = layer.init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match="Repeat: state must be Stacked.*got tuple"):
+        layer.apply(variables, X, ((), ()))
+
+
 def test_map_batch_hides_the_depth() -> None:
-    layer = layers.Serial((layers.LSTM(8), layers.Repeat(layers.LSTM(8), depth=3)))
+    deep = layers.Repeat(layers.Repeat(layers.LSTM(8), depth=4), depth=3)
+    layer = layers.Serial((layers.LSTM(8), deep))
     variables = layer.init(jax.random.key(0), X)
     state = layers.zero_state(layer, variables, X)
     one = layers.map_batch(lambda leaf: leaf[:1], state)

@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from recattn_jax.layers import LSTM, RNN, Context
+from recattn_jax.kernels import recurrence
+from recattn_jax.layers import LSTM, RNN, Context, Dense, GatedMLP, SelfAttention
 from tests.oracles import assert_close, assert_gradients_close, oracle
 
 B, T, D, H = 4, 37, 6, 8
@@ -103,6 +104,31 @@ def test_how_parameters_start() -> None:
         matrix = params["recurrent_kernel"][:, gate]
         np.testing.assert_allclose(matrix @ matrix.T, np.eye(features), atol=1e-4)
     assert params["bias"].mean(axis=1).tolist() == [0.0, 2.0, 0.0, 0.0]
+
+
+def test_every_kernel_starts_with_variance_one_over_its_inputs() -> None:
+    width, x = 400, jnp.ones((1, 1, 400))
+    attention = SelfAttention(8).init(jax.random.key(0), x)["params"]
+    mlp = GatedMLP(600).init(jax.random.key(1), x)["params"]
+    for kernel, inputs in (
+        (attention["qkv"]["kernel"], width),
+        (attention["out"]["kernel"], width),
+        (mlp["gate"]["kernel"], width),
+        (mlp["up"]["kernel"], width),
+        (mlp["down"]["kernel"], 600),
+        (Dense(300).init(jax.random.key(2), x)["params"]["dense"]["kernel"], width),
+    ):
+        assert float(kernel.std()) == pytest.approx(inputs**-0.5, rel=0.03)
+
+
+def test_an_eager_call_compiles_once() -> None:
+    """Two eager calls of one shape trace one scan: the second is found compiled."""
+    layer, x = LSTM(H), jnp.ones((B, 33, D))
+    variables = layer.init(jax.random.key(0), x)
+    layer.apply(variables, x)
+    before = recurrence._compiled_scan._cache_size()
+    layer.apply(variables, x + 1.0)
+    assert recurrence._compiled_scan._cache_size() == before
 
 
 def test_a_state_of_another_batch_is_refused() -> None:
