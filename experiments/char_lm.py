@@ -56,19 +56,19 @@ def get_config() -> ConfigDict:
         dict(
             seed=0,
             data_dir="~/.cache/recattn_jax",
-            batch=32,
-            length=128,
+            batch=16,
+            length=256,
             carry_state=False,  # truncated BPTT: rows go on where the batch before ended
             mixer="lstm+attention",
             width=256,
             depth=1,
             heads=4,
-            window=128,  # steps that attention looks back
-            mlp_ratio=2,
+            window=64,  # steps that attention looks back
+            mlp_ratio=1,
             dropout=0.0,
-            steps=600,
-            peak_lr=2e-2,
-            end_lr=4e-4,
+            steps=450,
+            peak_lr=1.5e-2,
+            end_lr=2e-4,
             warmup=30,
             momentum=0.95,
             adam_b2=0.99,  # of what Muon leaves to Adam: embeddings, readout, norms, biases
@@ -77,8 +77,8 @@ def get_config() -> ConfigDict:
             accumulate=1,
             ema_decay=0.0,  # 0 keeps no average
             log_every=10,
-            evaluate_every=200,
-            save_every=200,
+            evaluate_every=150,
+            save_every=150,
             keep=2,
             patience=0,  # evaluations without a better one before the run stops; 0 never stops
             mesh_data=-1,

@@ -28,10 +28,9 @@ def get_config() -> ConfigDict:
     with config.unlocked():
         config.folder = ""  # where input.txt is; empty downloads it
     config.update(
-        steps=700,
-        dropout=0.1,
-        evaluate_every=350,
-        save_every=350,
+        steps=820,
+        evaluate_every=410,
+        save_every=410,
     )
     return config
 
