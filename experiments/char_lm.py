@@ -56,19 +56,19 @@ def get_config() -> ConfigDict:
         dict(
             seed=0,
             data_dir="~/.cache/recattn_jax",
-            batch=16,
-            length=256,
+            batch=8,
+            length=512,
             carry_state=False,  # truncated BPTT: rows go on where the batch before ended
             mixer="lstm+attention",
             width=256,
             depth=1,
-            heads=4,
+            heads=2,
             window=64,  # steps that attention looks back
             mlp_ratio=1,
             dropout=0.0,
             steps=450,
             peak_lr=1.5e-2,
-            end_lr=2e-4,
+            end_lr=0.0,
             warmup=30,
             momentum=0.95,
             adam_b2=0.99,  # of what Muon leaves to Adam: embeddings, readout, norms, biases
@@ -122,7 +122,7 @@ def language_model(
 
         return text_data(source(data_dir), tokenizer, data_dir, pipeline)
 
-    rate = optimizers.cosine(c.peak_lr, c.warmup, c.steps, end=c.end_lr)
+    rate = optimizers.linear(c.peak_lr, c.warmup, c.steps, end=c.end_lr)
     return Experiment(
         model=SequenceModel(
             frontend=Embed(tokenizer.vocabulary_size, c.width),

@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
     with config.unlocked():
         config.folder = ""  # where input.txt is; empty downloads it
     config.update(
-        steps=820,
-        evaluate_every=410,
-        save_every=410,
+        steps=720,
+        evaluate_every=720,
+        save_every=360,
     )
     return config
 
