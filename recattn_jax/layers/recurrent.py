@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from recattn_jax import partition
 from recattn_jax.kernels import recurrence, segments
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Activations, Array, Float, Int, Mask
+from recattn_jax.shapes import Activations, Array, Float, Int, Mask, State
 
 
 @struct.dataclass
@@ -70,7 +70,7 @@ class Recurrent(SequenceLayer):
     @final
     @nn.compact
     def forward(
-        self, x: Activations, state: RecurrentState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[Float[Array, "B T H"], RecurrentState]:
         """Runs the cell over x; see the template."""
         gates, width = self.gates, x.shape[-1]
@@ -95,7 +95,7 @@ class Recurrent(SequenceLayer):
         return hidden_BTH.astype(x.dtype), RecurrentState(carry, segment)
 
     def _documents(
-        self, x: Activations, state: RecurrentState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[recurrence.Carry, Mask | None, Mask | None, Int[Array, " B"]]:
         """The carry to start from, where it is reset and kept, and the last document's number."""
         batch = x.shape[0]

@@ -82,6 +82,7 @@ def test_a_request_to_stop_saves_and_is_forty_two(tmp_path):
         "--config.steps=1000000",
         cwd=tmp_path,
     ) as process:
+        assert process.stdout.readline().startswith("recattn_text_file_")  # what the text is
         assert process.stdout.readline().startswith("step 1/")
         process.terminate()
         lines, errors = process.communicate(timeout=60)

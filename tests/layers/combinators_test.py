@@ -42,7 +42,7 @@ def test_wrong_layers(make, says: str) -> None:
 @pytest.mark.parametrize(
     ("x", "state", "context", "says"),
     [
-        (X[0], None, Context(), r"x must be \[B, T, D\], got float32\[3, 8\]"),
+        (X[0], None, Context(), r"x must be float \[B, T, D\].*got float32\[3, 8\]"),
         (X, None, Context(segments=jnp.ones((2, 4), int)), r"segments must be \[B, T\] = \[2, 3\]"),
         (X, (), Context(), "state must be a tuple of 2 states"),
         (X[..., 0].astype(int), None, Context(), "x must be float.*put an Embed before it"),
