@@ -187,7 +187,8 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
     del block
     weights, kernel, x_TBD, carry, masks, carries, gates_TBGH = residuals
     d_hidden_TBH, d_last = cotangents
-    kernel_x = kernel.astype(x_TBD.dtype)
+    # Turned once, here: in the loop it would be turned in every step.
+    kernel_GHK = jnp.moveaxis(kernel.astype(x_TBD.dtype), 0, -1)
     # What each step saw: the carry of the step before, zeros where a document starts.
     before = tuple(
         jnp.concatenate([first[None], rest[:-1]])
@@ -202,7 +203,7 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
         _, pull = jax.vjp(cell.advance, before, gates)
         d_before, d_gates = pull(d_after)
         d_recurrent = _split_gates(cell, gates, kernel, d_gates)[1]
-        d_hidden = d_before[0] + _recur_transposed(d_recurrent, kernel_x)
+        d_hidden = d_before[0] + _recur_transposed(d_recurrent, kernel_GHK)
         d_before = _reset((d_hidden, *d_before[1:]), start)
         return _select(keep, d_before, d_carry), d_gates
 
@@ -234,7 +235,7 @@ def _recur(hidden_BH: Array, kernel: Array) -> Array:
 
 def _recur_transposed(d_recurrent_BGH: Array, kernel: Array) -> Array:
     return jnp.einsum(
-        "bgh,kgh->bk",
+        "bgh,ghk->bk",
         d_recurrent_BGH.astype(kernel.dtype),
         kernel,
         preferred_element_type=jnp.float32,
