@@ -3,10 +3,56 @@
 A segment number is positive for a real step and 0 for padding; a new number starts a new document.
 """
 
+from typing import NamedTuple, TypeVar
+
 import jax
 import jax.numpy as jnp
 
 from recattn_jax.shapes import Array, Bool, Int, Mask, Segments
+
+Tree = TypeVar("Tree")
+
+
+class Steps(NamedTuple):
+    """What a recurrence must know of the documents in its rows.
+
+    Attributes:
+      starts: `[B, T]`, true where the carry is set to zeros before the step; None for nowhere.
+      keep: `[B, T]`, false at padding, where the carry stays as it is; None for no padding.
+      segment: `[B]`, the last real number after all steps.
+    """
+
+    starts: Mask | None
+    keep: Mask | None
+    segment: Int[Array, " B"]
+
+
+def follow_documents(
+    carry: Tree, before_B: Int[Array, " B"], segments_BT: Segments | None
+) -> tuple[Tree, Steps]:
+    """Where a recurrence resets its carry, and where it keeps it.
+
+    Args:
+      carry: arrays `[B, ...]`, what an earlier call left; zeros for nothing.
+      before_B: the last real number of what came earlier in the stream, 0 for nothing.
+      segments_BT: segment numbers `[B, T]`, 0 for padding; None for ones.
+
+    Returns:
+      The carry to start from, and the steps.
+
+    >>> follow_documents(jnp.ones((1, 2)), jnp.array([7]), None)[0].tolist()
+    [[0.0, 0.0]]
+    """
+    if segments_BT is not None:
+        starts_BT, last_B = document_starts(segments_BT, before_B)
+        return carry, Steps(starts_BT, segments_BT > 0, last_B)
+    # Without segments every step is of document 1: only another document before it resets.
+    fresh_B = before_B > 1
+
+    def reset(leaf: Array) -> Array:
+        return jnp.where(fresh_B.reshape((-1,) + (1,) * (leaf.ndim - 1)), 0, leaf)
+
+    return jax.tree.map(reset, carry), Steps(None, None, jnp.ones_like(before_B))
 
 
 def last_segments(

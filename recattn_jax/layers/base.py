@@ -1,6 +1,7 @@
 """What every sequence layer is, and the laws that every one of them obeys."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar, final
 
 import flax.linen as nn
@@ -19,7 +20,9 @@ class Context:
       segments: `[B, T]`; 0 is padding, a new positive number is a new document; None is one
         document a row, numbered 1, with no padding.
       memory: `[B, S, M]`, what cross-attention looks at.
-      memory_segments: `[B, S]`; 0 is padding; with packed rows it pairs with `segments`.
+      memory_segments: `[B, S]`; 0 is padding, and a step looks at the memory of its own number;
+        None is memory that every step may look at.
+      prepared: what `SequenceLayer.prepare` made of the memory, by the path of the layer.
 
     >>> Context.from_lengths(jnp.array([1, 3]), 3).segments.tolist()
     [[1, 0, 0], [1, 1, 1]]
@@ -30,6 +33,7 @@ class Context:
     segments: Segments | None = None
     memory: Float[Array, "B S M"] | None = None
     memory_segments: Int[Array, "B S"] | None = None
+    prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def from_lengths(cls, lengths: Int[Array, " B"], length: int) -> "Context":
@@ -99,6 +103,19 @@ class SequenceLayer(nn.Module):
         """
         raise NotImplementedError
 
+    def prepare(self, context: Context) -> Context:
+        """Does the work on `context.memory` that is the same at every step, before stepping.
+
+        `layer.apply(variables, context, method="prepare")`; optional, and changes no result.
+
+        Args:
+          context: side inputs with the memory.
+
+        Returns:
+          The context, with `prepared` filled by the layers that look at the memory.
+        """
+        return context
+
     @final
     def __call__(
         self,
@@ -142,6 +159,40 @@ class SequenceLayer(nn.Module):
             )
         y, state = self.forward(_mask(x, segments), state if self.streams else None, context)
         return _mask(y, segments), state if self.streams else ()
+
+
+class Combinator(SequenceLayer):
+    """The template of layers made of layers (abstract); subclasses write `forward`.
+
+    It streams where its parts do, prepares them all, and refuses one instance in two places.
+    """
+
+    accepts: ClassVar[tuple[Any, ...]] = (jnp.floating, jnp.integer)  # its parts have the last word
+
+    def __post_init__(self) -> None:
+        refuse_shared(self, self.parts)
+        super().__post_init__()
+
+    @property
+    def parts(self) -> tuple[SequenceLayer, ...]:
+        """The layers among the fields, in order."""
+        values = [
+            getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ("parent", "name")
+        ]
+        leaves = jax.tree.leaves(values, is_leaf=lambda node: isinstance(node, nn.Module))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, SequenceLayer))
+
+    @property
+    def streams(self) -> bool:
+        return all(part.streams for part in self.parts)
+
+    def prepare(self, context: Context) -> Context:
+        """Prepares every part."""
+        for part in self.parts:
+            context = part.prepare(context)
+        return context
 
 
 def zero_state(module: nn.Module, variables: Any, *inputs: Any) -> State:

@@ -3,17 +3,14 @@
 import operator
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from recattn_jax import partition
-from recattn_jax.layers.base import Context, SequenceLayer, Stacked, refuse_shared
+from recattn_jax.layers.base import Combinator, Context, SequenceLayer, Stacked
 from recattn_jax.shapes import Array, State
-
-EITHER = (jnp.floating, jnp.integer)
-"""What a combinator accepts: its parts have the last word."""
 
 
 def add(outputs: Sequence[Array]) -> Array:
@@ -52,7 +49,7 @@ def concat(outputs: Sequence[Array]) -> Array:
     return jnp.concatenate(outputs, axis=-1)
 
 
-class Serial(SequenceLayer):
+class Serial(Combinator):
     """Layers one after another, `y = l_n(... l_1(x))`.
 
     Attributes:
@@ -67,17 +64,7 @@ class Serial(SequenceLayer):
     >>> layer = Serial((LSTM(4), Dense(2)))
     """
 
-    accepts: ClassVar[tuple[Any, ...]] = EITHER
-
     layers: tuple[SequenceLayer, ...]
-
-    def __post_init__(self) -> None:
-        refuse_shared(self, self.layers)
-        super().__post_init__()
-
-    @property
-    def streams(self) -> bool:
-        return all(layer.streams for layer in self.layers)
 
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
         states = _split_state(self, state)
@@ -88,7 +75,7 @@ class Serial(SequenceLayer):
         return x, tuple(new)
 
 
-class Parallel(SequenceLayer):
+class Parallel(Combinator):
     """Layers side by side on the same input, `y = combine([l_1(x), ..., l_n(x)])`.
 
     Attributes:
@@ -104,18 +91,8 @@ class Parallel(SequenceLayer):
     >>> layer = Parallel((LSTM(8), SelfAttention(heads=2, window=16)), combine=add)
     """
 
-    accepts: ClassVar[tuple[Any, ...]] = EITHER
-
     layers: tuple[SequenceLayer, ...]
     combine: Callable[[Sequence[Array]], Array]
-
-    def __post_init__(self) -> None:
-        refuse_shared(self, self.layers)
-        super().__post_init__()
-
-    @property
-    def streams(self) -> bool:
-        return all(layer.streams for layer in self.layers)
 
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
         states = _split_state(self, state)
@@ -123,7 +100,7 @@ class Parallel(SequenceLayer):
         return self.combine([y for y, _ in pairs]), tuple(after for _, after in pairs)
 
 
-class Residual(SequenceLayer):
+class Residual(Combinator):
     """Adds the input to the output of a layer, `y = x + layer(x)`.
 
     Attributes:
@@ -140,13 +117,7 @@ class Residual(SequenceLayer):
     He et al., Deep residual learning, 2015, arXiv:1512.03385.
     """
 
-    accepts: ClassVar[tuple[Any, ...]] = EITHER
-
     layer: SequenceLayer
-
-    @property
-    def streams(self) -> bool:
-        return self.layer.streams
 
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
         y, state = self.layer(x, state, context)
@@ -157,7 +128,7 @@ class Residual(SequenceLayer):
         return partition.constrain(x + y), state
 
 
-class Repeat(SequenceLayer):
+class Repeat(Combinator):
     """A stack of copies of one layer, each with its own parameters, compiled once.
 
     `y = layer_depth(... layer_1(x))`; parameters and states are stacked, the depth first.
@@ -176,14 +147,8 @@ class Repeat(SequenceLayer):
     >>> layer = Repeat(Residual(LSTM(8)), depth=3)
     """
 
-    accepts: ClassVar[tuple[Any, ...]] = EITHER
-
     stacked: SequenceLayer
     depth: int
-
-    @property
-    def streams(self) -> bool:
-        return self.stacked.streams
 
     @nn.compact
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:

@@ -16,7 +16,7 @@ from jax.typing import DTypeLike
 from recattn_jax import partition
 from recattn_jax.kernels import recurrence, segments
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Activations, Array, Float, Int, Mask, State
+from recattn_jax.shapes import Activations, Array, Float, Int, State
 
 
 @struct.dataclass
@@ -82,22 +82,22 @@ class Recurrent(SequenceLayer):
         )
         bias = self.param("bias", self.bias_init, (gates, self.features), jnp.float32)
 
-        carry, starts, keep, segment = self._documents(x, state, context)
+        carry, steps = self._documents(x, state, context)
         hidden_BTH, carry = recurrence.scan_cell(
             recurrence.Cell(recurrence.affine, operator.add, self.advance),
             (partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)),
             partition.gather(recurrent_kernel.astype(x.dtype)),
             x,
             carry,
-            starts,
-            keep,
+            steps.starts,
+            steps.keep,
         )
-        return hidden_BTH.astype(x.dtype), RecurrentState(carry, segment)
+        return hidden_BTH.astype(x.dtype), RecurrentState(carry, steps.segment)
 
     def _documents(
         self, x: Activations, state: State | None, context: Context
-    ) -> tuple[recurrence.Carry, Mask | None, Mask | None, Int[Array, " B"]]:
-        """The carry to start from, where it is reset and kept, and the last document's number."""
+    ) -> tuple[recurrence.Carry, segments.Steps]:
+        """The carry to start from, and where it is reset and kept."""
         batch = x.shape[0]
         if state is None:
             zeros_BH = jnp.zeros((batch, self.features))
@@ -107,18 +107,12 @@ class Recurrent(SequenceLayer):
                 f"{type(self).__name__}: state must be a RecurrentState of {self.leaves} arrays, "
                 f"as an earlier call returned it; got {type(state).__name__}"
             )
-        carry, before_B = state.carry, state.segment
-        if carry[0].shape[0] != batch:
+        if state.segment.shape[0] != batch:
             raise ValueError(
-                f"{type(self).__name__}: state is for a batch of {carry[0].shape[0]}, x has {batch}"
+                f"{type(self).__name__}: state is for a batch of {state.segment.shape[0]}, "
+                f"x has {batch}"
             )
-        if context.segments is not None:
-            starts_BT, last_B = segments.document_starts(context.segments, before_B)
-            return carry, starts_BT, context.segments > 0, last_B
-        # Without segments every step is of document 1: only another document before it resets.
-        fresh_B1 = (before_B > 1)[:, None]
-        carry = tuple(jnp.where(fresh_B1, 0.0, leaf) for leaf in carry)
-        return carry, None, None, jnp.ones((batch,), jnp.int32)
+        return segments.follow_documents(state.carry, state.segment, context.segments)
 
 
 class RNN(Recurrent):
