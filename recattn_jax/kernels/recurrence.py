@@ -105,7 +105,7 @@ def scan_cell(
     carry: Carry,
     starts: Mask | None = None,
     keep: Mask | None = None,
-    block: int = BLOCK,
+    block: int | None = None,
 ) -> tuple[Float[Array, "B T H"], Carry]:
     """Runs a cell over whole sequences.
 
@@ -122,7 +122,7 @@ def scan_cell(
       carry: float32 arrays `[B, H]`, the hidden state first.
       starts: `[B, T]`, true where the carry is set to zeros before the step.
       keep: `[B, T]`, false where the step is padding: the carry stays as it is.
-      block: steps projected at a time.
+      block: steps projected at a time; None is `BLOCK`.
 
     Returns:
       The hidden states `[B, T, H]` in float32 (unspecified at padding), and the last carry.
@@ -134,6 +134,7 @@ def scan_cell(
     >>> h.shape
     (5, 7, 2)
     """
+    block = BLOCK if block is None else block
     masks = tuple(None if mask is None else jnp.swapaxes(mask, 0, 1) for mask in (starts, keep))
     x_TBD = jnp.swapaxes(x, 0, 1)
     hidden_TBH, last = _compiled_scan(cell, block, weights, recurrent_kernel, x_TBD, carry, masks)
