@@ -108,7 +108,9 @@ def test_one_flipped_bit_costs_the_step_and_is_named(run):
     before = [r for r in read_records(run / "metrics.jsonl")]
     flip_a_bit(run / "checkpoints" / "9")
     outcome, lines = train(run, steps=9, keep=3, ema_decay=0.9)
-    assert [line for line in lines if "step 9 is damaged" in line and "bits of" in line], lines
+    # Whether the bit spoils the compression or the values depends on how the file was laid out.
+    damaged = [line for line in lines if "step 9 is damaged" in line]
+    assert damaged and ("bits of" in damaged[0] or "unreadable" in damaged[0]), lines
     assert [line for line in lines if "going on from step 8" in line], lines
     assert outcome.reason == "finished" and outcome.step == 9
     after = read_records(run / "metrics.jsonl")
