@@ -165,8 +165,9 @@ def recurrence_beside_attention(features: int, heads: int, window: int) -> Seque
 
 
 def recurrence_plus_attention_over_it(features: int, heads: int, window: int) -> SequenceLayer:
-    """An LSTM, and causal self-attention over its outputs, added: `h = LSTM(x)`, `y = h + Attention(h)`.
+    """An LSTM, and causal self-attention over its outputs, added to them.
 
+    `h = LSTM(x)`, `y = h + Attention(h)`.
     As `recurrence_beside_attention`, but queries, keys and values come from the hidden states.
 
     Args:

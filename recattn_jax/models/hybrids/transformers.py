@@ -1,6 +1,7 @@
 """Transformers, and stacks of recurrences: what hybrids are compared with."""
 
 from recattn_jax.layers import (
+    LSTM,
     CrossAttention,
     FeedbackMemory,
     RelativeBias,
@@ -65,31 +66,32 @@ def transformer_decoder(
 
 
 def transformer_xl(
-    heads: int, hidden: int, depth: int, window: int, dropout: float
+    heads: int, hidden: int, depth: int, window: int, buckets: int, dropout: float
 ) -> SequenceLayer:
     """A causal transformer with a window and a bias by distance; its state is its memory.
 
     The keys and values of the last `window` steps are carried on from segment to segment, as
     Transformer-XL carries its hidden states, and every step looks back equally far. The bias is
-    T5's, a learned number for each distance, in place of sinusoids compared with the query.
+    T5's, a learned number for each bucket of distances, in place of sinusoids compared with the query.
 
     Args:
       heads: attention heads.
       hidden: width inside the MLPs.
       depth: number of blocks.
       window: steps that attention looks back in each block.
+      buckets: of distances up to the window; half of them hold one distance each.
       dropout: rate, where the rng stream `dropout` is given.
 
     Returns:
       A layer `[B, T, D] -> [B, T, D]` that streams.
 
-    >>> transformer_xl(2, hidden=16, depth=2, window=16, dropout=0.1).streams
+    >>> transformer_xl(2, 16, depth=2, window=64, buckets=32, dropout=0.1).streams
     True
 
     Dai et al., Transformer-XL: attentive language models beyond a fixed-length context, 2019,
     arXiv:1901.02860.
     """
-    attention = SelfAttention(heads, window=window, positions=RelativeBias(distance=window))
+    attention = SelfAttention(heads, window=window, positions=RelativeBias(buckets, distance=window))
     return Serial((Repeat(pre_norm_block(attention, hidden, dropout), depth), RMSNorm()))
 
 
@@ -119,3 +121,25 @@ def feedback_transformer(
     """
     block = pre_norm_block(CrossAttention(heads), hidden, dropout)
     return FeedbackMemory(Serial((Repeat(block, depth), RMSNorm())), window)
+
+
+def rnn_stack(features: int, hidden: int, depth: int, dropout: float) -> SequenceLayer:
+    """The blocks of `transformer` with an LSTM in place of attention, and a norm at the end.
+
+    For plain layers of recurrence without residuals or MLPs see `layers.stack`.
+
+    Args:
+      features: width of x, and units of each LSTM.
+      hidden: width inside the MLPs.
+      depth: number of blocks.
+      dropout: rate, where the rng stream `dropout` is given.
+
+    Returns:
+      A layer `[B, T, features] -> [B, T, features]` that streams.
+
+    >>> rnn_stack(8, hidden=16, depth=2, dropout=0.1).streams
+    True
+
+    Hochreiter and Schmidhuber, Long short-term memory, 1997.
+    """
+    return Serial((Repeat(pre_norm_block(LSTM(features), hidden, dropout), depth), RMSNorm()))
