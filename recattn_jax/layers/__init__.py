@@ -1,7 +1,14 @@
 """Sequence layers: recurrence, attention, and the ways of combining them."""
 
 from recattn_jax.layers.attention import AttentionState, SelfAttention
-from recattn_jax.layers.base import Context, SequenceLayer, Stacked, map_batch, zero_state
+from recattn_jax.layers.base import (
+    Combinator,
+    Context,
+    SequenceLayer,
+    Stacked,
+    map_batch,
+    zero_state,
+)
 from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
 from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
 from recattn_jax.layers.pointwise import (
@@ -32,6 +39,7 @@ __all__ = [
     "ALiBi",
     "Additive",
     "AttentionState",
+    "Combinator",
     "Context",
     "Cosine",
     "CrossAttention",
