@@ -1,8 +1,16 @@
 """Sequence layers: recurrence, attention, and the ways of combining them."""
 
 from recattn_jax.layers.attention import AttentionState, SelfAttention
-from recattn_jax.layers.base import Context, SequenceLayer, Stacked, map_batch, zero_state
+from recattn_jax.layers.base import (
+    Combinator,
+    Context,
+    SequenceLayer,
+    Stacked,
+    map_batch,
+    zero_state,
+)
 from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
+from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
 from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
@@ -13,29 +21,56 @@ from recattn_jax.layers.pointwise import (
     Pointwise,
     RMSNorm,
 )
+from recattn_jax.layers.positions import (
+    ALiBi,
+    LearnedPositions,
+    Positions,
+    PositionState,
+    RelativeBias,
+    Rotary,
+    SinusoidalPositions,
+)
 from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
 
 __all__ = [
     "LSTM",
     "RNN",
+    "ALiBi",
+    "Additive",
     "AttentionState",
+    "Combinator",
     "Context",
+    "Cosine",
+    "CrossAttention",
     "Dense",
+    "Dot",
     "Dropout",
     "Embed",
     "GatedMLP",
+    "General",
     "Identity",
     "LayerNorm",
+    "LearnedPositions",
+    "LocationAttention",
+    "LocationState",
     "Parallel",
     "Pointwise",
+    "PositionState",
+    "Positions",
     "RMSNorm",
     "Recurrent",
     "RecurrentState",
+    "RelativeBias",
     "Repeat",
     "Residual",
+    "Rotary",
+    "ScaledDot",
+    "Score",
     "SelfAttention",
     "SequenceLayer",
     "Serial",
+    "SinusoidalPositions",
     "Stacked",
     "add",
     "concat",
