@@ -3,6 +3,8 @@
 from recattn_jax.layers.attention import AttentionState, SelfAttention
 from recattn_jax.layers.base import Context, SequenceLayer, Stacked, map_batch, zero_state
 from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
+from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
+from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
 from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
@@ -17,6 +19,8 @@ from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
 
 __all__ = [
     "LSTM",
+    "MLSTM",
+    "RGLRU",
     "RNN",
     "AttentionState",
     "Context",
@@ -26,6 +30,9 @@ __all__ = [
     "GatedMLP",
     "Identity",
     "LayerNorm",
+    "LinearAttention",
+    "MinGRU",
+    "MinLSTM",
     "Parallel",
     "Pointwise",
     "RMSNorm",
