@@ -36,7 +36,7 @@ class MatrixRecurrent(SequenceLayer):
     heads: int
     chunk: int = 64
 
-    def features(self, queries: Heads, keys: Heads) -> tuple[Heads, Heads]:
+    def map_features(self, queries: Heads, keys: Heads) -> tuple[Heads, Heads]:
         """What queries and keys are mapped to."""
         raise NotImplementedError
 
@@ -82,7 +82,7 @@ class MatrixRecurrent(SequenceLayer):
             for part in ("query", "key", "value")
         )
         answers, carry = linear_attention(
-            *self.features(queries, keys),
+            *self.map_features(queries, keys),
             values,
             *self.log_gates(x),
             Carry(*carry),
@@ -116,7 +116,7 @@ class LinearAttention(MatrixRecurrent):
     Katharopoulos et al., Transformers are RNNs, 2020, arXiv:2006.16236.
     """
 
-    def features(self, queries: Heads, keys: Heads) -> tuple[Heads, Heads]:
+    def map_features(self, queries: Heads, keys: Heads) -> tuple[Heads, Heads]:
         return jax.nn.elu(queries) + 1, jax.nn.elu(keys) + 1
 
     def log_gates(self, x: Activations) -> tuple[None, None]:
@@ -158,7 +158,7 @@ class MLSTM(MatrixRecurrent):
     Beck et al., xLSTM, 2024, arXiv:2405.04517.
     """
 
-    def features(self, queries: Heads, keys: Heads) -> tuple[Heads, Heads]:
+    def map_features(self, queries: Heads, keys: Heads) -> tuple[Heads, Heads]:
         return queries, keys / keys.shape[-1] ** 0.5
 
     def log_gates(self, x: Activations) -> tuple[Gate, Gate]:

@@ -18,6 +18,8 @@ from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.recurrent import RecurrentState, per_gate_lecun
 from recattn_jax.shapes import Activations, Array, Float, State
 
+DecayAndInput = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
+
 
 class LinearRecurrent(SequenceLayer):
     """The template of elementwise linear recurrences (abstract).
@@ -26,9 +28,7 @@ class LinearRecurrent(SequenceLayer):
     float32, or float64 where x is.
     """
 
-    def decay_and_input(
-        self, x: Activations
-    ) -> tuple[Float[Array, "B T H"], Float[Array, "B T H"]]:
+    def decay_and_input(self, x: Activations) -> DecayAndInput:
         """a, from 0 to 1, and b of every step; float32 at least."""
         raise NotImplementedError
 
@@ -72,9 +72,7 @@ class MinGRU(LinearRecurrent):
 
     features: int
 
-    def decay_and_input(
-        self, x: Activations
-    ) -> tuple[Float[Array, "B T H"], Float[Array, "B T H"]]:
+    def decay_and_input(self, x: Activations) -> DecayAndInput:
         z, n = _project(self, x, 2, self.features)
         return jax.nn.sigmoid(-z), jax.nn.sigmoid(z) * n
 
@@ -100,9 +98,7 @@ class MinLSTM(LinearRecurrent):
 
     features: int
 
-    def decay_and_input(
-        self, x: Activations
-    ) -> tuple[Float[Array, "B T H"], Float[Array, "B T H"]]:
+    def decay_and_input(self, x: Activations) -> DecayAndInput:
         f, i, n = _project(self, x, 3, self.features)
         # f / (f + i) by the logarithms of both: no quotient of two numbers that may both vanish.
         odds = jax.nn.log_sigmoid(f) - jax.nn.log_sigmoid(i)
@@ -135,7 +131,7 @@ class RGLRU(LinearRecurrent):
 
     heads: int
 
-    def decay_and_input(self, x: Activations) -> tuple[Activations, Activations]:
+    def decay_and_input(self, x: Activations) -> DecayAndInput:
         batch, length, width = x.shape
         if self.heads < 1 or width % self.heads:
             raise ValueError(
