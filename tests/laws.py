@@ -61,6 +61,12 @@ def mixer() -> SequenceLayer:
 TABLE = {
     "RNN": Row(layers.RNN(6)),
     "LSTM": Row(layers.LSTM(6)),
+    "MinGRU": Row(layers.MinGRU(6)),
+    "MinLSTM": Row(layers.MinLSTM(6)),
+    "RGLRU": Row(layers.RGLRU(2)),
+    "MLSTM": Row(layers.MLSTM(2)),
+    "MLSTM, chunks": Row(layers.MLSTM(2, chunk=4)),
+    "LinearAttention": Row(layers.LinearAttention(2, chunk=4)),
     "SelfAttention, full": Row(layers.SelfAttention(2, causal=False)),
     "SelfAttention, causal": Row(layers.SelfAttention(2)),
     "SelfAttention, causal window": Row(layers.SelfAttention(2, window=4), reach=4),

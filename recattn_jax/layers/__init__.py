@@ -11,6 +11,8 @@ from recattn_jax.layers.base import (
 )
 from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
 from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
+from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
+from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
 from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
@@ -35,6 +37,8 @@ from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot,
 
 __all__ = [
     "LSTM",
+    "MLSTM",
+    "RGLRU",
     "RNN",
     "ALiBi",
     "Additive",
@@ -54,6 +58,9 @@ __all__ = [
     "LearnedPositions",
     "LocationAttention",
     "LocationState",
+    "LinearAttention",
+    "MinGRU",
+    "MinLSTM",
     "Parallel",
     "Pointwise",
     "PositionState",
