@@ -9,11 +9,27 @@ from recattn_jax.layers.base import (
     map_batch,
     zero_state,
 )
-from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
+from recattn_jax.layers.blocks import BlockRecurrent, BlockState
+from recattn_jax.layers.combinators import AttendToInput, Parallel, Residual, Serial
+from recattn_jax.layers.combine import (
+    Combine,
+    FixedGate,
+    Gate,
+    LSTMGate,
+    NormalizedMean,
+    add,
+    concat,
+    multiply,
+)
+from recattn_jax.layers.convolution import CausalConvolution, ConvolutionState
 from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
+from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
+from recattn_jax.layers.feedback_memory import FeedbackMemory, FeedbackMemoryState
 from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
 from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
 from recattn_jax.layers.pointwise import (
+    Activation,
+    Boom,
     Dense,
     Dropout,
     Embed,
@@ -22,6 +38,7 @@ from recattn_jax.layers.pointwise import (
     LayerNorm,
     Pointwise,
     RMSNorm,
+    Slice,
 )
 from recattn_jax.layers.positions import (
     ALiBi,
@@ -34,6 +51,15 @@ from recattn_jax.layers.positions import (
 )
 from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
 from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
+from recattn_jax.layers.time import (
+    Bidirectional,
+    Chunked,
+    ChunkedState,
+    Feedback,
+    FeedbackState,
+    Local,
+    LocalState,
+)
 
 __all__ = [
     "LSTM",
@@ -41,26 +67,48 @@ __all__ = [
     "RGLRU",
     "RNN",
     "ALiBi",
+    "Activation",
     "Additive",
+    "AttendToInput",
     "AttentionState",
+    "AttentionState",
+    "Bidirectional",
+    "BlockRecurrent",
+    "BlockState",
+    "Boom",
+    "CausalConvolution",
+    "Chunked",
+    "ChunkedState",
     "Combinator",
+    "Combine",
     "Context",
+    "ConvolutionState",
     "Cosine",
     "CrossAttention",
     "Dense",
     "Dot",
     "Dropout",
     "Embed",
+    "Feedback",
+    "FeedbackMemory",
+    "FeedbackMemoryState",
+    "FeedbackState",
+    "FixedGate",
+    "Gate",
     "GatedMLP",
     "General",
     "Identity",
+    "LSTMGate",
     "LayerNorm",
     "LearnedPositions",
+    "LinearAttention",
+    "Local",
+    "LocalState",
     "LocationAttention",
     "LocationState",
-    "LinearAttention",
     "MinGRU",
     "MinLSTM",
+    "NormalizedMean",
     "Parallel",
     "Pointwise",
     "PositionState",
@@ -69,6 +117,7 @@ __all__ = [
     "Recurrent",
     "RecurrentState",
     "RelativeBias",
+    "Remat",
     "Repeat",
     "Residual",
     "Rotary",
@@ -78,9 +127,13 @@ __all__ = [
     "SequenceLayer",
     "Serial",
     "SinusoidalPositions",
+    "Slice",
     "Stacked",
+    "Tied",
     "add",
     "concat",
     "map_batch",
+    "multiply",
+    "stack",
     "zero_state",
 ]

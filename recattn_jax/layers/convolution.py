@@ -101,9 +101,7 @@ def _remember(
     """The last `W - 1` inputs up to the last real step, zero where they are another document's."""
     before, length = state.past.shape[1], numbers_BT.shape[1]
     real_BT = numbers_BT > 0
-    after_B = jnp.where(
-        jnp.any(real_BT, axis=1), length - jnp.argmax(real_BT[:, ::-1], axis=1), 0
-    )
+    after_B = jnp.where(jnp.any(real_BT, axis=1), length - jnp.argmax(real_BT[:, ::-1], axis=1), 0)
 
     def cut(row: Array, after: Array) -> Array:
         return jax.lax.dynamic_slice_in_dim(row, after, before, axis=0)

@@ -51,9 +51,7 @@ class PerStep(Readout):
     streams: ClassVar[bool] = True
 
     @nn.compact
-    def __call__(
-        self, x: Activations, context: Context = Context()
-    ) -> Float[Array, "B T V"]:
+    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B T V"]:
         del context
         return _affine(self, x, self.outputs)
 
@@ -87,9 +85,7 @@ class TiedPerStep(Readout):
     streams: ClassVar[bool] = True
 
     @nn.compact
-    def __call__(
-        self, x: Activations, context: Context = Context()
-    ) -> Float[Array, "B T V"]:
+    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B T V"]:
         del context
         width = self.embed.features
         if x.shape[-1] != width:
@@ -231,13 +227,13 @@ def _wide(x: Array) -> jnp.dtype:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
-def _affine(module: nn.Module, x: Float[Array, "*batch D"], outputs: int) -> Float[Array, "*batch V"]:
+def _affine(
+    module: nn.Module, x: Float[Array, "*batch D"], outputs: int
+) -> Float[Array, "*batch V"]:
     """`x W + b` with parameters `kernel` and `bias` of the module, summed in float32."""
     kernel = module.param(
         "kernel", nn.initializers.lecun_normal(), (x.shape[-1], outputs), jnp.float32
     )
     bias = module.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
-    y = jnp.einsum(
-        "...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=_wide(x)
-    )
+    y = jnp.einsum("...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=_wide(x))
     return y + bias.reshape((1,) * (x.ndim - 1) + (-1,)).astype(y.dtype)

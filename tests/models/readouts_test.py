@@ -101,7 +101,9 @@ def test_a_tied_readout_reads_off_the_table_that_embeds() -> None:
     """One parameter, and its gradient is that of both uses."""
     embed = layers.Embed(7, 4)
     body = layers.Serial((layers.Identity(),))
-    model = models.SequenceModel(layers.Serial((embed, layers.Identity())), body, models.TiedPerStep(embed))
+    model = models.SequenceModel(
+        layers.Serial((embed, layers.Identity())), body, models.TiedPerStep(embed)
+    )
     tokens = jax.random.randint(jax.random.key(3), (2, 5), 0, 7)
     variables = moved(model.init(jax.random.key(1), tokens))
     shapes = jax.tree.map(jnp.shape, variables["params"])

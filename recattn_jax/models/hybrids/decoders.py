@@ -23,6 +23,7 @@ from recattn_jax.layers import (
     concat,
 )
 
+
 def recurrent_encoder(features: int, depth: int) -> SequenceLayer:
     """An encoder of LSTMs, the lowest in both directions, residual from the third on.
 

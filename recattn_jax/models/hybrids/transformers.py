@@ -91,7 +91,9 @@ def transformer_xl(
     Dai et al., Transformer-XL: attentive language models beyond a fixed-length context, 2019,
     arXiv:1901.02860.
     """
-    attention = SelfAttention(heads, window=window, positions=RelativeBias(buckets, distance=window))
+    attention = SelfAttention(
+        heads, window=window, positions=RelativeBias(buckets, distance=window)
+    )
     return Serial((Repeat(pre_norm_block(attention, hidden, dropout), depth), RMSNorm()))
 
 
