@@ -80,6 +80,13 @@ TABLE = {
     "RMSNorm": Row(layers.RMSNorm(), reach=1),
     "LayerNorm": Row(layers.LayerNorm(), reach=1),
     "Dropout": Row(layers.Dropout(0.5), reach=1),
+    "Slice": Row(layers.Slice(1, -2), reach=1),
+    "Activation": Row(layers.Activation(jnp.tanh), reach=1),
+    "Boom": Row(layers.Boom(16), reach=1),
+    "CausalConvolution": Row(layers.CausalConvolution(3), reach=3),
+    "FeedbackMemory": Row(
+        layers.FeedbackMemory(layers.Residual(layers.CrossAttention(2)), window=3)
+    ),
     "Embed": Row(layers.Embed(VOCABULARY, 6), reach=1, tokens=True),
     "Serial": Row(layers.Serial((layers.RMSNorm(), layers.LSTM(6), layers.Dense(5)))),
     "Serial, windows": Row(
@@ -98,8 +105,61 @@ TABLE = {
     "Repeat, not streaming": Row(
         layers.Repeat(layers.Residual(layers.SelfAttention(2, causal=False)), depth=2)
     ),
+    "hybrids.chunked_attention_then_recurrence": Row(
+        hybrids.chunked_attention_then_recurrence(6, 2, size=4, causal=True, residual=True)
+    ),
+    "hybrids.input_joined_with_attention": Row(
+        hybrids.input_joined_with_attention(6, layers.SelfAttention(2, window=4))
+    ),
+    "hybrids.recurrence_attends_to_input": Row(
+        hybrids.recurrence_attends_to_input(WIDTH, layers.General(), causal=True, window=4)
+    ),
+    "hybrids.attention_over_recurrence": Row(
+        hybrids.attention_over_recurrence(6, causal=False, window=None)
+    ),
     "hybrids.recurrence_beside_attention": Row(hybrids.recurrence_beside_attention(WIDTH, 2, 4)),
+    "hybrids.recurrence_plus_attention_over_it": Row(
+        hybrids.recurrence_plus_attention_over_it(WIDTH, 2, 4)
+    ),
+    "hybrids.recurrence_then_additive_attention": Row(
+        hybrids.recurrence_then_additive_attention(6, 5, causal=True, window=4)
+    ),
+    "hybrids.recurrent_encoder": Row(hybrids.recurrent_encoder(4, depth=3)),
+    "hybrids.bahdanau_decoder": Row(hybrids.bahdanau_decoder(6, WIDTH, hidden=5), memory=True),
+    "hybrids.luong_decoder": Row(hybrids.luong_decoder(6, depth=1), memory=True),
+    "hybrids.gnmt_decoder": Row(hybrids.gnmt_decoder(4, WIDTH, hidden=5, depth=2), memory=True),
     "hybrids.pre_norm_block": Row(hybrids.pre_norm_block(layers.RNN(WIDTH), 12, 0.1)),
+    "hybrids.gated_linear_recurrence": Row(hybrids.gated_linear_recurrence(5, width=4, heads=2)),
+    "hybrids.griffin": Row(hybrids.griffin(WIDTH, 2, 3, hidden=8, depth=3, dropout=0.0)),
+    "hybrids.samba_like": Row(hybrids.samba_like(WIDTH, 2, 3, hidden=8, depth=3, dropout=0.0)),
+    "hybrids.hymba_like": Row(hybrids.hymba_like(WIDTH, 2, 3, hidden=8, depth=1, dropout=0.0)),
+    "hybrids.sha_rnn": Row(hybrids.sha_rnn(WIDTH, window=4, hidden=16, depth=2, dropout=0.0)),
+    "hybrids.r_transformer": Row(
+        hybrids.r_transformer(WIDTH, 2, local=3, window=4, hidden=8, depth=1, dropout=0.0), reach=6
+    ),
+    "hybrids.block_recurrent_transformer": Row(
+        hybrids.block_recurrent_transformer(
+            2, hidden=8, block=4, slots=3, gate=layers.FixedGate(), skip=False, dropout=0.0
+        )
+    ),
+    "hybrids.temporal_latent_bottleneck": Row(
+        hybrids.temporal_latent_bottleneck(2, hidden=8, block=4, slots=3, depth=1, dropout=0.0)
+    ),
+    "hybrids.feedback_transformer": Row(
+        hybrids.feedback_transformer(2, hidden=8, depth=2, window=4, dropout=0.0)
+    ),
+    "hybrids.transformer": Row(
+        hybrids.transformer(2, hidden=8, depth=2, causal=False, window=None, dropout=0.0)
+    ),
+    "hybrids.transformer_decoder": Row(
+        hybrids.transformer_decoder(2, hidden=8, depth=2, window=4, dropout=0.0),
+        reach=7,
+        memory=True,
+    ),
+    "hybrids.transformer_xl": Row(
+        hybrids.transformer_xl(2, hidden=8, depth=2, window=4, buckets=4, dropout=0.0), reach=7
+    ),
+    "hybrids.rnn_stack": Row(hybrids.rnn_stack(WIDTH, hidden=8, depth=2, dropout=0.0)),
     "Repeat, nested": Row(
         layers.Repeat(layers.Repeat(layers.Residual(layers.RNN(WIDTH)), depth=2), depth=2)
     ),

@@ -1,12 +1,10 @@
 """A memory of a layer's own past outputs, for its attention to look at."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-from recattn_jax.layers.base import Combinator, Context, SequenceLayer, check_state, fresh_state
+from recattn_jax.layers.base import Combinator, Context, SequenceLayer, blank, check_state
 from recattn_jax.shapes import Activations, Array, Float, Int, State
 
 
@@ -107,8 +105,8 @@ class FeedbackMemory(Combinator):
         y_B1D, body = self.body(x[:, None], state.body, context)
         if y_B1D.shape[-1] != x.shape[-1]:
             raise ValueError(
-                f"FeedbackMemory: the body maps width {x.shape[-1]} to {y_B1D.shape[-1]}; they must "
-                "be equal"
+                f"FeedbackMemory: the body maps width {x.shape[-1]} to {y_B1D.shape[-1]}; they must"
+                " be equal"
             )
         real_B = numbers > 0
         position_B = jnp.where(real_B & (numbers != state.segment), 0, state.position)
@@ -129,5 +127,5 @@ class FeedbackMemory(Combinator):
         owners = jnp.zeros((batch, self.window), jnp.int32)
         zeros_B = jnp.zeros((batch,), jnp.int32)
         empty = Context(segments=zeros_B[:, None], memory=outputs, memory_segments=owners)
-        body: Any = fresh_state(self.body, x[:, :1], empty)
+        _, body = blank(self.body, x[:, :1], empty)
         return FeedbackMemoryState(body, outputs, owners, zeros_B, zeros_B)

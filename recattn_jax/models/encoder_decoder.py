@@ -1,8 +1,6 @@
 """The model of two sequences: an encoder whose outputs a decoder looks at."""
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.models.sequence_model import SequenceModel

@@ -3,7 +3,6 @@
 from typing import ClassVar, final
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.attention import safe_softmax

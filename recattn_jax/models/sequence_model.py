@@ -2,7 +2,6 @@
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.models.readouts import Readout

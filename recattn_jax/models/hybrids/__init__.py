@@ -4,12 +4,7 @@ Every number is an argument: defaults live in experiments. Memory for `CrossAtte
 the context, as `models.EncoderDecoder` hands it over.
 """
 
-from recattn_jax.models.hybrids.blocks import (
-    gated_linear_recurrence,
-    interleave,
-    pre_norm,
-    pre_norm_block,
-)
+from recattn_jax.models.hybrids.blocks import gated_linear_recurrence, pre_norm_block
 from recattn_jax.models.hybrids.decoders import (
     bahdanau_decoder,
     gnmt_decoder,
@@ -55,9 +50,7 @@ __all__ = [
     "griffin",
     "hymba_like",
     "input_joined_with_attention",
-    "interleave",
     "luong_decoder",
-    "pre_norm",
     "pre_norm_block",
     "r_transformer",
     "recurrence_attends_to_input",

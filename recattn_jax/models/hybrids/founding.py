@@ -1,7 +1,5 @@
 """Hybrids of one recurrence and one attention, in every order; decoders stand in their own file."""
 
-import flax.linen as nn
-
 from recattn_jax.layers import (
     LSTM,
     RNN,
@@ -12,6 +10,7 @@ from recattn_jax.layers import (
     Identity,
     Parallel,
     Residual,
+    Score,
     SelfAttention,
     SequenceLayer,
     Serial,
@@ -66,7 +65,7 @@ def input_joined_with_attention(features: int, attention: SequenceLayer) -> Sequ
 
 
 def recurrence_attends_to_input(
-    features: int, score: nn.Module, causal: bool, window: int | None
+    features: int, score: Score, causal: bool, window: int | None
 ) -> SequenceLayer:
     """Hidden states attend to the inputs, and what they find is added to them.
 
@@ -74,8 +73,8 @@ def recurrence_attends_to_input(
 
     Args:
       features: width of x, and units of the RNN.
-      score: compares states with inputs: `Dot()`, `ScaledDot()`, `Cosine()`, or learned, `General()`
-        and `Additive(features)`.
+      score: how states and inputs are compared: `Dot()`, `ScaledDot()`, `Cosine()`, or with weights
+        of its own, `General()` and `Additive(features)`.
       causal: whether only inputs up to t are seen.
       window: how far away inputs are seen; None for the whole document.
 
@@ -167,8 +166,8 @@ def recurrence_beside_attention(features: int, heads: int, window: int) -> Seque
 def recurrence_plus_attention_over_it(features: int, heads: int, window: int) -> SequenceLayer:
     """An LSTM, and causal self-attention over its outputs, added to them.
 
-    `h = LSTM(x)`, `y = h + Attention(h)`.
-    As `recurrence_beside_attention`, but queries, keys and values come from the hidden states.
+    `h = LSTM(x)`, `y = h + Attention(h)`: as `recurrence_beside_attention`, but queries, keys and
+    values are made of the hidden states.
 
     Args:
       features: units of the LSTM.

@@ -101,7 +101,7 @@ def samba_like(
 def hymba_like(
     features: int, heads: int, window: int, hidden: int, depth: int, dropout: float
 ) -> SequenceLayer:
-    """Attention and a gated linear recurrence on the same input in every block, normed and averaged.
+    """Attention and a gated linear recurrence on the same input in every block, averaged.
 
     `mixer(x) = (b_1 norm(Attention(x)) + b_2 norm(Recurrence(x))) / 2`. The recurrence stands where
     Hymba has Mamba; its learned first tokens, and the few layers of full attention, are left out.

@@ -23,7 +23,7 @@ from recattn_jax.shapes import Array
 def block_recurrent_transformer(
     heads: int, hidden: int, block: int, slots: int, gate: Combine, skip: bool, dropout: float
 ) -> SequenceLayer:
-    """A transformer block over time, and one over a recurrent state of slots; each looks at the other.
+    """A transformer block over time, and one over slots carried on; each looks at the other.
 
     Steps look back `block` steps and at the slots that the block before left; after each block the
     slots look at each other and at its steps, and a gate says how far they move. One such layer

@@ -72,7 +72,7 @@ def transformer_xl(
 
     The keys and values of the last `window` steps are carried on from segment to segment, as
     Transformer-XL carries its hidden states, and every step looks back equally far. The bias is
-    T5's, a learned number for each bucket of distances, in place of sinusoids compared with the query.
+    T5's, a number for each bucket of distances, in place of sinusoids compared with the query.
 
     Args:
       heads: attention heads.
