@@ -1,7 +1,14 @@
 """Sequence layers: recurrence, attention, and the ways of combining them."""
 
 from recattn_jax.layers.attention import AttentionState, SelfAttention
-from recattn_jax.layers.base import Context, SequenceLayer, Stacked, map_batch, zero_state
+from recattn_jax.layers.base import (
+    Combinator,
+    Context,
+    SequenceLayer,
+    Stacked,
+    map_batch,
+    zero_state,
+)
 from recattn_jax.layers.blocks import BlockRecurrent, BlockState
 from recattn_jax.layers.combinators import AttendToInput, Parallel, Residual, Serial
 from recattn_jax.layers.combine import (
@@ -13,6 +20,7 @@ from recattn_jax.layers.combine import (
     add,
     concat,
 )
+from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
 from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
 from recattn_jax.layers.pointwise import (
     Dense,
@@ -24,7 +32,17 @@ from recattn_jax.layers.pointwise import (
     Pointwise,
     RMSNorm,
 )
+from recattn_jax.layers.positions import (
+    ALiBi,
+    LearnedPositions,
+    Positions,
+    PositionState,
+    RelativeBias,
+    Rotary,
+    SinusoidalPositions,
+)
 from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
 from recattn_jax.layers.time import (
     Bidirectional,
     Chunked,
@@ -38,6 +56,8 @@ from recattn_jax.layers.time import (
 __all__ = [
     "LSTM",
     "RNN",
+    "ALiBi",
+    "Additive",
     "AttendToInput",
     "AttentionState",
     "Bidirectional",
@@ -45,33 +65,48 @@ __all__ = [
     "BlockState",
     "Chunked",
     "ChunkedState",
+    "Combinator",
     "Combine",
     "Context",
+    "Cosine",
+    "CrossAttention",
     "Dense",
+    "Dot",
     "Dropout",
     "Embed",
     "Feedback",
     "FeedbackState",
     "FixedGate",
-    "GatedMLP",
     "Gate",
+    "GatedMLP",
+    "General",
     "Identity",
     "LSTMGate",
     "LayerNorm",
+    "LearnedPositions",
     "Local",
     "LocalState",
+    "LocationAttention",
+    "LocationState",
     "NormalizedMean",
     "Parallel",
     "Pointwise",
+    "PositionState",
+    "Positions",
     "RMSNorm",
     "Recurrent",
     "RecurrentState",
+    "RelativeBias",
     "Remat",
     "Repeat",
     "Residual",
+    "Rotary",
+    "ScaledDot",
+    "Score",
     "SelfAttention",
     "SequenceLayer",
     "Serial",
+    "SinusoidalPositions",
     "Stacked",
     "Tied",
     "add",

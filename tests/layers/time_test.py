@@ -117,9 +117,7 @@ def test_bidirectional_stacks_equal_torch(depth: int) -> None:
     assert_gradients_close(got, wanted)
 
 
-@pytest.mark.parametrize(
-    "inner", [layers.SelfAttention(2, causal=False, window=3), layers.LSTM(H)]
-)
+@pytest.mark.parametrize("inner", [layers.SelfAttention(2, causal=False, window=3), layers.LSTM(H)])
 def test_chunked_equals_every_chunk_alone(inner) -> None:
     layer = layers.Chunked(inner, size=3)
 
@@ -213,9 +211,7 @@ def test_attend_to_input_is_the_recurrence_then_its_attention() -> None:
     def wanted(variables, x):
         own = {name: {"params": part} for name, part in variables["params"].items()}
         hidden, _ = recurrence.apply(own["recurrence"], x)
-        mixed, _ = attention.apply(
-            own["attention"], hidden, x, None, Context(), method="attend"
-        )
+        mixed, _ = attention.apply(own["attention"], hidden, x, None, Context(), method="attend")
         return hidden + mixed
 
     compare(layer, wanted)
