@@ -57,6 +57,18 @@ def mixer() -> SequenceLayer:
     )
 
 
+def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> SequenceLayer:
+    reader = layers.Serial(
+        (
+            layers.Residual(layers.SelfAttention(2, window=4)),
+            layers.Residual(layers.CrossAttention(2)),
+        )
+    )
+    return layers.BlockRecurrent(
+        reader, layers.CrossAttention(2), gate, slots=3, block=4, writes_inputs=writes_inputs
+    )
+
+
 # Every exported layer and combinator has a row, named after it (`Name` or `Name, what`).
 TABLE = {
     "RNN": Row(layers.RNN(6)),
@@ -100,6 +112,33 @@ TABLE = {
     "Parallel, concat": Row(
         layers.Parallel((layers.Identity(), layers.RNN(5)), combine=layers.concat)
     ),
+    "Parallel, gate": Row(
+        layers.Parallel(
+            (layers.LSTM(WIDTH), layers.SelfAttention(2, window=4)), combine=layers.Gate()
+        )
+    ),
+    "Parallel, normalized mean": Row(
+        layers.Parallel((layers.RNN(WIDTH), layers.Identity()), combine=layers.NormalizedMean())
+    ),
+    "AttendToInput": Row(
+        layers.AttendToInput(
+            layers.RNN(WIDTH), layers.SelfAttention(2, window=4), combine=layers.add
+        )
+    ),
+    "Bidirectional": Row(layers.Bidirectional(layers.LSTM(3), layers.RNN(4))),
+    # What a chunk reaches differs from step to step: the LSTM after it reaches all.
+    "Chunked": Row(
+        layers.Serial((layers.Chunked(layers.SelfAttention(2, window=4), 4), layers.LSTM(6)))
+    ),
+    "Chunked, both ways": Row(
+        layers.Chunked(layers.SelfAttention(2, causal=False, window=4), size=4)
+    ),
+    "Local": Row(layers.Local(layers.RNN(4), window=3), reach=3),
+    "Feedback": Row(layers.Feedback(layers.Serial((layers.LSTM(6), layers.Dense(5))), features=5)),
+    "Tied": Row(layers.Tied(layers.Residual(mixer()), times=2)),
+    "Remat": Row(layers.Remat(layers.Residual(mixer()))),
+    "BlockRecurrent": Row(block_recurrent(layers.LSTMGate())),
+    "BlockRecurrent, writes inputs": Row(block_recurrent(layers.FixedGate(), writes_inputs=True)),
     "Residual": Row(layers.Residual(layers.LSTM(WIDTH))),
     "Repeat": Row(layers.Repeat(layers.Residual(mixer()), depth=2)),
     "Repeat, not streaming": Row(

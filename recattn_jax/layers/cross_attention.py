@@ -275,7 +275,8 @@ def _visible(
     real_BT1 = own[:, :, None] > 0
     if context.memory_segments is None:
         return jnp.broadcast_to(real_BT1, (batch, length, memory.shape[1]))
-    return real_BT1 & (own[:, :, None] == context.memory_segments[:, None, :])
+    looks_at = own if context.looks_at is None else context.looks_at
+    return real_BT1 & (looks_at[:, :, None] == context.memory_segments[:, None, :])
 
 
 def _prepared(layer: SequenceLayer, context: Context) -> Any:

@@ -167,7 +167,7 @@ def stack(
 
 def _states(
     layer: SequenceLayer, field: str, times: int, state: State | None, batch: int
-) -> State | None:| None) -> State | None:
+) -> State | None:
     """The states of the copies, stacked; None for fresh ones."""
     if times < 1:
         raise ValueError(f"{type(layer).__name__}: {field}={times} must be at least 1")
