@@ -116,7 +116,7 @@ MATRICES = (
     (r"(^|/)(query|key|value)/kernel$", MuonDimensionNumbers(-3, (-2, -1))),  # [D, H, K]
     (r"(^|/)out/kernel$", MuonDimensionNumbers((-3, -2), -1)),  # [H, K, D]
     (r"(^|/)(query|key|score)_kernel$", MuonDimensionNumbers(-2, -1)),  # [H, K, N]
-    (r"^(readout|frontend)/", None),
+    (r"(^|/)(readout|frontend)/", None),
     (r"(^|/)kernel$", MuonDimensionNumbers(-2, -1)),  # [D, E]
 )
 

@@ -84,7 +84,7 @@ def luong_decoder(features: int, depth: int) -> SequenceLayer:
 
     Args:
       features: units of each LSTM, and width of the outputs.
-      depth: number of LSTMs.
+      depth: number of LSTMs, at least 1.
 
     Returns:
       A layer `[B, T, D] -> [B, T, features]` that streams.
@@ -122,11 +122,16 @@ def gnmt_decoder(features: int, memory: int, hidden: int, depth: int) -> Sequenc
     Returns:
       A layer `[B, T, D] -> [B, T, features + memory]` that streams.
 
+    Raises:
+      ValueError: if the depth is less than 2.
+
     >>> gnmt_decoder(8, memory=16, hidden=8, depth=4).streams
     True
 
     Wu et al., Google's neural machine translation system, 2016, arXiv:1609.08144.
     """
+    if depth < 2:
+        raise ValueError(f"gnmt_decoder: depth={depth} must be at least 2")
     lowest = _asks_before_each_step(LSTM(features), features, memory, hidden)
     above = Parallel((LSTM(features), Slice(stop=features)), combine=add)
     passed_on = Parallel((above, Slice(start=features)), combine=concat)
