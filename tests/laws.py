@@ -57,15 +57,18 @@ def mixer() -> SequenceLayer:
     )
 
 
-def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> SequenceLayer:
-    reader = layers.Serial(
+def reader() -> SequenceLayer:
+    return layers.Serial(
         (
             layers.Residual(layers.SelfAttention(2, window=4)),
             layers.Residual(layers.CrossAttention(2)),
         )
     )
+
+
+def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> SequenceLayer:
     return layers.BlockRecurrent(
-        reader, layers.CrossAttention(2), gate, slots=3, block=4, writes_inputs=writes_inputs
+        reader(), layers.CrossAttention(2), gate, slots=3, block=4, writes_inputs=writes_inputs
     )
 
 
@@ -151,14 +154,17 @@ TABLE = {
     ),
     "Bidirectional": Row(layers.Bidirectional(layers.LSTM(3), layers.RNN(4))),
     # What a chunk reaches differs from step to step: the LSTM after it reaches all.
-    "Chunked": Row(
-        layers.Serial((layers.Chunked(layers.SelfAttention(2, window=4), 4), layers.LSTM(6)))
-    ),
+    "Chunked": Row(layers.Serial((layers.Chunked(reader(), size=4), layers.LSTM(6))), memory=True),
     "Chunked, both ways": Row(
         layers.Chunked(layers.SelfAttention(2, causal=False, window=4), size=4)
     ),
     "Local": Row(layers.Local(layers.RNN(4), window=3), reach=3),
-    "Feedback": Row(layers.Feedback(layers.Serial((layers.LSTM(6), layers.Dense(5))), features=5)),
+    "Feedback": Row(
+        layers.Feedback(
+            layers.Serial((layers.LSTM(6), layers.Residual(layers.CrossAttention(2)))), features=6
+        ),
+        memory=True,
+    ),
     "Tied": Row(layers.Tied(layers.Residual(mixer()), times=2)),
     "Remat": Row(layers.Remat(layers.Residual(mixer()))),
     "BlockRecurrent": Row(block_recurrent(layers.LSTMGate())),

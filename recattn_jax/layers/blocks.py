@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from recattn_jax.kernels import segments
+from recattn_jax.kernels.scores import wide
 from recattn_jax.layers.base import (
     Combinator,
     Context,
@@ -102,7 +103,7 @@ class BlockRecurrent(Combinator):
         self._check_fields()
         batch, length, width = x.shape
         start_SD = self.param("start", nn.initializers.normal(1.0), (self.slots, width))
-        start_BSD = jnp.broadcast_to(start_SD.astype(jnp.float32), (batch, self.slots, width))
+        start_BSD = jnp.broadcast_to(start_SD.astype(wide(x.dtype)), (batch, self.slots, width))
         # One document a row, from its start: its blocks are the stretches, and all steps of one
         # look at the same slots.
         aligned = state is None and context.segments is None
@@ -120,10 +121,10 @@ class BlockRecurrent(Combinator):
             old = start_BSD + moved_BSD
 
             def read(inner: State, new: Array, steps: Mask) -> tuple[Array, State]:
-                here = context.replace(segments=jnp.where(steps, stretch.numbers, 0), prepared={})
+                here = context.replace(segments=jnp.where(steps, stretch.numbers, 0))
                 if aligned:
                     memory = jnp.where(stretch.turned[:, None, None], new, old)
-                    here = here.replace(memory=memory.astype(x.dtype), memory_segments=None)
+                    here = _one_memory(here, memory.astype(x.dtype))
                 else:
                     here = _three_memories(here, (old, new, start_BSD), x.dtype, stretch)
                 return layer.reader(x_BT, inner, here)
@@ -148,7 +149,7 @@ class BlockRecurrent(Combinator):
             y = y if early is None else early + y
             recent = _window(append(x_BT if layer.writes_inputs else y), stretch.real, layer.block)
             last = stretch.last[:, None, None]
-            moved = jnp.where(last == OLD, old, jnp.where(last == NEW, new, start_BSD)) - start_BSD
+            moved = jnp.where(last == NEW, new - start_BSD, jnp.where(last == OLD, moved_BSD, 0))
             return (inner, moved, recent), y
 
         over_stretches = nn.scan(
@@ -170,7 +171,7 @@ class BlockRecurrent(Combinator):
         """The slots after a block, float32, from those that the block read and its steps."""
         slots = old.astype(finished.dtype)
         written, _ = self.writer(slots, None, Context(memory=finished))
-        new = self.gate([old, written.astype(jnp.float32)])
+        new = self.gate([old, written.astype(old.dtype)])
         if new.shape != old.shape:
             raise ValueError(
                 f"BlockRecurrent: gate must keep the shape of the slots, {list(old.shape)}, "
@@ -190,8 +191,7 @@ class BlockRecurrent(Combinator):
 
     def _fresh(self, x: Activations, slots: Array, context: Context) -> BlockState:
         zeros_B = jnp.zeros((x.shape[0],), jnp.int32)
-        here = context.over_time(lambda a: a[:, :1])
-        here = here.replace(memory=slots.astype(x.dtype), memory_segments=None, prepared={})
+        here = _one_memory(context.over_time(lambda a: a[:, :1]), slots.astype(x.dtype))
         y, inner = blank(self.reader, x[:, :1], here)
         width = x.shape[-1] if self.writes_inputs else y.shape[-1]
         recent = jnp.zeros((x.shape[0], self.block, width), x.dtype)
@@ -250,6 +250,10 @@ def _find_turns(
     )
 
 
+def _one_memory(context: Context, memory: Array) -> Context:
+    return context.replace(memory=memory, memory_segments=None, looks_at=None, prepared={})
+
+
 def _three_memories(
     context: Context, slots: tuple[Array, Array, Array], dtype: Any, stretch: _Stretch
 ) -> Context:
@@ -259,6 +263,7 @@ def _three_memories(
         memory=jnp.concatenate(slots, axis=1).astype(dtype),
         memory_segments=jnp.broadcast_to(numbers_S[None], (batch, 3 * count)),
         looks_at=stretch.looks_at,
+        prepared={},
     )
 
 

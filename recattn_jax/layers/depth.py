@@ -43,7 +43,7 @@ class Repeat(Combinator):
             state, prepared = own
             return layer(x, state, context.replace(prepared=prepared))
 
-        own = (states, prepared.layers if prepared else {})
+        own = (states, {} if prepared is None else prepared.layers)
         y, states = _over_depth(run, self.depth, shared=False)(self.stacked, x, own)
         return y, Stacked(states)
 
