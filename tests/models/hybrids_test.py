@@ -11,7 +11,7 @@ from recattn_jax.models import hybrids
 from recattn_jax.models.hybrids.blocks import interleave
 from tests import laws
 from tests.laws import TABLE
-from tests.oracles import assert_close, assert_gradients_close
+from tests.oracles import assert_close, assert_gradients_close, plainly
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 4))
 MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 6))
@@ -76,6 +76,7 @@ def test_the_lowest_recurrence_of_a_decoder_asks_with_its_last_state(cell) -> No
     else:
         layer = hybrids.gnmt_decoder(5, memory=6, hidden=3, depth=2)
 
+    @plainly
     def plain(params, x):
         lowest = params["body"] if cell is layers.GRU else params["layers_0"]["body"]
         attention = lowest["layers_0"]["layers_1"]["layers_1"]
@@ -97,6 +98,7 @@ def test_the_lowest_recurrence_of_a_decoder_asks_with_its_last_state(cell) -> No
 
 
 def test_a_luong_decoder_hears_its_last_output() -> None:
+    @plainly
     def plain(params, x):
         body = params["body"]
         score = body["layers_1"]["layers_0"]["score_kernel"][0]
@@ -115,6 +117,7 @@ def test_a_luong_decoder_hears_its_last_output() -> None:
 
 
 def test_hidden_states_attend_to_the_inputs() -> None:
+    @plainly
     def plain(params, x):
         hidden, _ = layers.RNN(4).apply({"params": params["recurrence"]}, x)
         scores = jnp.einsum("btd,bsd->bts", hidden, x) / 2.0
@@ -126,6 +129,7 @@ def test_hidden_states_attend_to_the_inputs() -> None:
 
 
 def test_attention_stays_inside_chunks() -> None:
+    @plainly
     def plain(params, x):
         attention = layers.SelfAttention(2, causal=False, positions=None)
         own = params["layers_0"]["layer"]
@@ -136,6 +140,7 @@ def test_attention_stays_inside_chunks() -> None:
 
 
 def test_attention_over_a_recurrence_has_no_parameters_of_its_own() -> None:
+    @plainly
     def plain(params, x):
         hidden, _ = layers.LSTM(5).apply({"params": params["layers_0"]}, x)
         return jax.nn.softmax(hidden @ jnp.swapaxes(hidden, 1, 2)) @ hidden

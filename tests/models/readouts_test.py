@@ -9,7 +9,7 @@ import pytest
 
 from recattn_jax import layers, models
 from recattn_jax.layers import Context
-from tests.oracles import assert_close, assert_gradients_close
+from tests.oracles import assert_close, assert_gradients_close, plainly
 
 X = jax.random.normal(jax.random.key(0), (3, 5, 4))
 SEGMENTS = jnp.array([[1, 1, 1, 0, 0], [0, 2, 2, 2, 0], [5, 5, 5, 5, 5]])
@@ -47,6 +47,7 @@ def test_pooled_readouts_read_the_real_steps(name: str) -> None:
         y = readout.apply(variables, x, context)
         return jnp.sum(y * toward), y
 
+    @plainly
     def wanted(variables, x):
         params = variables["params"]
         rows = [pool(x[b, np.flatnonzero(REAL[b])], params) for b in range(3)]
@@ -116,6 +117,7 @@ def test_a_tied_readout_reads_off_the_table_that_embeds() -> None:
     def got(variables):
         return jnp.sum(model.apply(variables, tokens)[0] * toward)
 
+    @plainly
     def wanted(variables):
         params = variables["params"]
         table = params["frontend"]["layers_0"]["embed"]["embedding"]
