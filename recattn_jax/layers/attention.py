@@ -14,7 +14,7 @@ from recattn_jax.kernels.attention import Attended, Marks, Reach, Scoring
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.positions import Positions, Rotary, mark
 from recattn_jax.layers.scores import Keys, ScaledDot, Score
-from recattn_jax.shapes import Activations, Array, Float, Heads, Int
+from recattn_jax.shapes import Activations, Array, Float, Heads, Int, State
 
 Made = TypeVar("Made")
 Values = Float[Array, "B S G V"]
@@ -65,13 +65,13 @@ class MultiHead(SequenceLayer):
     def split_queries(self, x: Activations) -> Heads:
         """Queries `[B, T, H, K]`, before the score transforms them."""
         if self.project:
-            return self.dense("query", x, (self.heads, self.size(x.shape[-1])))
+            return self.dense("query", x, (self.heads, self.head_size(x.shape[-1])))
         return self._split("x", x)
 
     def split_sources(self, sources: Float[Array, "B S M"], size: int) -> tuple[Keys, Values]:
         """Transformed keys `[B, S, G, N]` and values `[B, S, G, V]` of what is looked at."""
         if self.project:
-            shape = (self.groups(), size)
+            shape = (self.key_heads(), size)
             keys = self.dense("key", sources, shape)
             values = self.dense("value", sources, shape)
         else:
@@ -98,7 +98,7 @@ class MultiHead(SequenceLayer):
         """Sows the weights where the caller collects `intermediates`."""
         self.sow("intermediates", "weights", weights)
 
-    def size(self, width: int) -> int:
+    def head_size(self, width: int) -> int:
         """K, of queries that are so wide."""
         if self.heads < 1 or width % self.heads:
             raise ValueError(
@@ -107,7 +107,7 @@ class MultiHead(SequenceLayer):
             )
         return width // self.heads
 
-    def groups(self) -> int:
+    def key_heads(self) -> int:
         """G, after a look at whether the fields agree."""
         groups = self.heads if self.kv_heads is None else self.kv_heads
         if groups < 1 or self.heads % groups:
@@ -122,7 +122,7 @@ class MultiHead(SequenceLayer):
         return groups
 
     def _split(self, what: str, x: Activations) -> Heads:
-        if x.shape[-1] % self.groups():
+        if x.shape[-1] % self.key_heads():
             raise ValueError(
                 f"{type(self).__name__}: heads={self.heads} must divide the width of {what}, "
                 f"which is {x.shape[-1]}"
@@ -197,7 +197,7 @@ class SelfAttention(MultiHead):
         return self.causal and self.window is not None
 
     def forward(
-        self, x: Activations, state: AttentionState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[Float[Array, "B T E"], AttentionState | tuple[()]]:
         return self.attend(x, x, state, context)
 
@@ -205,7 +205,7 @@ class SelfAttention(MultiHead):
         self,
         queries: Activations,
         sources: Float[Array, "B T M"],
-        state: AttentionState | None,
+        state: State | None,
         context: Context,
     ) -> tuple[Float[Array, "B T E"], AttentionState | tuple[()]]:
         """Looks from one sequence at another of the same steps; `forward` looks from x at x.
@@ -223,7 +223,7 @@ class SelfAttention(MultiHead):
         if self.window is not None and self.window < 1:
             raise ValueError(f"SelfAttention: window={self.window} must be at least 1, or None")
         split_queries = self.split_queries(queries)
-        keys, values = self.split_sources(sources.astype(queries.dtype), self.size(width))
+        keys, values = self.split_sources(sources.astype(queries.dtype), self.head_size(width))
         self._check_state(state, keys, values)
         marks = _mark(batch, length, state, context)
         positions = Positions() if self.positions is None else self.positions
@@ -311,7 +311,7 @@ class SelfAttention(MultiHead):
         mixed = mixed.reshape((queries.shape[0], blocks * size, *mixed.shape[3:]))[:, :length]
         return mixed, weights, state
 
-    def _check_state(self, state: AttentionState | None, keys: Keys, values: Values) -> None:
+    def _check_state(self, state: State | None, keys: Keys, values: Values) -> None:
         if state is None:
             return
         if not isinstance(state, AttentionState):

@@ -65,23 +65,23 @@ class CrossAttention(MultiHead):
     def forward(self, x: Activations, state: State | None, context: Context) -> tuple[Array, State]:
         del state
         width = x.shape[-1]
-        keys, values = self._sources(x, context)
-        keys, values = keys.astype(x.dtype), values.astype(x.dtype)
+        keys, values = (source.astype(x.dtype) for source in self._sources(context, width))
+        mask = _visible(self, x, keys, context)
         mixed, weights = attention.attend(
             self.transform_queries(self.split_queries(x), keys),
             keys,
             values,
-            _visible(self, x, keys, context),
+            mask,
             Scoring(self.score.comparison(self.parameter, self.heads)),
         )
         self.note(weights)
         return self.join(mixed, width), ()
 
-    def _sources(self, x: Activations, context: Context) -> tuple[Keys, Values]:
+    def _sources(self, context: Context, width: int) -> tuple[Keys, Values]:
         prepared = _prepared(self, context)
         if prepared is not None:
             return prepared
-        return self.split_sources(_memory(self, context), self.size(x.shape[-1]))
+        return self.split_sources(_memory(self, context), self.head_size(width))
 
 
 @struct.dataclass
@@ -150,7 +150,7 @@ class LocationAttention(SequenceLayer):
         return _keep(self, context, self._units(_memory(self, context)))
 
     def forward(
-        self, x: Activations, state: LocationState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[Array, LocationState]:
         memory = _memory(self, context)
         prepared = _prepared(self, context)
@@ -220,7 +220,7 @@ class LocationAttention(SequenceLayer):
         return compare
 
     def _follow(
-        self, x: Activations, state: LocationState | None, memory: Array, context: Context
+        self, x: Activations, state: State | None, memory: Array, context: Context
     ) -> tuple[tuple[Array, Array], Steps]:
         """The weights to start from, and where they are reset and kept."""
         shape = (x.shape[0], memory.shape[1])

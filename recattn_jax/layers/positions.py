@@ -17,7 +17,7 @@ from recattn_jax.kernels import segments
 from recattn_jax.kernels.attention import Marks
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.scores import Declare
-from recattn_jax.shapes import Activations, Array, Float, Heads, Int, Segments
+from recattn_jax.shapes import Activations, Array, Float, Heads, Int, Segments, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +178,7 @@ class AddedPositions(SequenceLayer):
     @final
     @nn.compact
     def forward(
-        self, x: Activations, state: PositionState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[Activations, PositionState]:
         """Adds codes to x."""
         batch, length, width = x.shape

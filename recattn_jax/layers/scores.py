@@ -95,7 +95,8 @@ class ScaledDot(Score):
     Attributes:
       cap: scores are squeezed smoothly into (-cap, cap), `cap tanh(e / cap)`; None for not at all.
       normalize: whether every head of queries and keys is first divided by its root mean square
-        and multiplied by a learned scale, `query_scale [H, K]` and `key_scale [G, K]`.
+        (epsilon 1e-6) and multiplied by a learned scale, `query_scale [H, K]` and
+        `key_scale [G, K]`.
 
     >>> ScaledDot(cap=50.0)
     ScaledDot(cap=50.0, normalize=False)

@@ -33,9 +33,9 @@ def test_t5_buckets(buckets: int, longest: int, causal: bool) -> None:
 
 
 def test_alibi_slopes() -> None:
-    assert_close(positions.alibi_slopes(8), [2.0**-h for h in range(1, 9)], 1e-7)
+    assert_close(positions.alibi_slopes(8), 0.5 ** np.arange(1, 9), 1e-7)
     # Twelve heads: those of eight, then every second one of sixteen.
-    every_second = [2.0 ** (-0.5 * h) for h in (1, 3, 5, 7)]
+    every_second = 2.0 ** (-0.5 * np.array([1, 3, 5, 7]))
     assert_close(positions.alibi_slopes(12)[:8], positions.alibi_slopes(8), 1e-7)
     assert_close(positions.alibi_slopes(12)[8:], every_second, 1e-7)
 

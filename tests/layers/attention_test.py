@@ -91,8 +91,8 @@ def scores_by_formula(torch, score, p, q, k):
         case layers.Dot():
             return products(q, k)
         case layers.ScaledDot(cap=cap):
-            q = q / (q**2).mean(-1, keepdim=True).sqrt() * p["query_scale"]
-            k = k / (k**2).mean(-1, keepdim=True).sqrt() * repeated(p["key_scale"])
+            q = q / ((q**2).mean(-1, keepdim=True) + 1e-6).sqrt() * p["query_scale"]
+            k = k / ((k**2).mean(-1, keepdim=True) + 1e-6).sqrt() * repeated(p["key_scale"])
             return cap * torch.tanh(products(q, k) / q.shape[-1] ** 0.5 / cap)
         case layers.General():
             return torch.einsum("bthk,hkn,bshn->bhts", q, p["score_kernel"], k)
@@ -201,10 +201,10 @@ def test_weights_come_out_and_change_nothing(window: int | None) -> None:
 
 
 def test_one_score_in_many_layers_shares_no_parameters() -> None:
-    score = layers.Additive(3)
+    score = layers.Additive(4)
     layer = layers.Serial((SelfAttention(2, score=score), SelfAttention(2, score=score)))
     params = layer.init(jax.random.key(0), draw(B, T, D))["params"]
-    assert params["layers_0"]["score_vector"].shape == (2, 3)
+    assert params["layers_0"]["score_vector"].shape == (2, 4)
     assert (params["layers_0"]["score_vector"] != params["layers_1"]["score_vector"]).all()
 
 
