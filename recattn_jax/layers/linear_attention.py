@@ -14,7 +14,7 @@ from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attentio
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.linear_recurrent import resume
 from recattn_jax.layers.recurrent import RecurrentState
-from recattn_jax.shapes import Activations, Array, Float, Heads, State
+from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Heads, State
 
 Gate = Float[Array, "B T H"]
 
@@ -192,7 +192,7 @@ class MLSTM(MatrixRecurrent):
         return norm(hidden) * jax.nn.sigmoid(gate.astype(hidden.dtype))
 
 
-def _spread_biases(key: Array, shape: tuple[int, ...], dtype: jnp.dtype) -> Array:
+def _spread_biases(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """From 3 to 6: heads that forget within some 20 steps, and heads that take 400."""
     del key
     return jnp.linspace(3.0, 6.0, *shape, dtype=dtype)

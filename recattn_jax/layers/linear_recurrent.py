@@ -9,14 +9,13 @@ from typing import final
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from recattn_jax.kernels import segments
 from recattn_jax.kernels.linear_recurrence import linear_recurrence
 from recattn_jax.kernels.recurrence import Carry
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.recurrent import RecurrentState, per_gate_lecun
-from recattn_jax.shapes import Activations, Array, Float, State
+from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State
 
 DecayAndInput = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
 
