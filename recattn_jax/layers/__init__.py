@@ -3,6 +3,7 @@
 from recattn_jax.layers.attention import AttentionState, SelfAttention
 from recattn_jax.layers.base import Context, SequenceLayer, Stacked, map_batch, zero_state
 from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
+from recattn_jax.layers.noise import Noise
 from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
@@ -13,11 +14,14 @@ from recattn_jax.layers.pointwise import (
     Pointwise,
     RMSNorm,
 )
-from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.recurrent import GRU, LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.xlstm import SLSTM
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
+    "SLSTM",
     "AttentionState",
     "Context",
     "Dense",
@@ -26,6 +30,7 @@ __all__ = [
     "GatedMLP",
     "Identity",
     "LayerNorm",
+    "Noise",
     "Parallel",
     "Pointwise",
     "RMSNorm",
