@@ -75,7 +75,14 @@ def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> Sequen
 # Every exported layer and combinator has a row, named after it (`Name` or `Name, what`).
 TABLE = {
     "RNN": Row(layers.RNN(6)),
+    "RNN, relu": Row(layers.RNN(12, activation=jax.nn.relu)),
     "LSTM": Row(layers.LSTM(6)),
+    "LSTM, all options": Row(layers.LSTM(6, projection=4, peepholes=True, layer_norm=True)),
+    "LSTM, remat and zoneout": Row(layers.LSTM(6, noise=layers.Noise(zoneout=0.2), remat_every=4)),
+    "GRU": Row(layers.GRU(6)),
+    "GRU, reset before": Row(layers.GRU(6, reset_after=False)),
+    "GRU, layer norm": Row(layers.GRU(6, layer_norm=True)),
+    "SLSTM": Row(layers.SLSTM(6, heads=2)),
     "MinGRU": Row(layers.MinGRU(6)),
     "MinLSTM": Row(layers.MinLSTM(6)),
     "RGLRU": Row(layers.RGLRU(2)),

@@ -27,6 +27,7 @@ from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
 from recattn_jax.layers.feedback_memory import FeedbackMemory, FeedbackMemoryState
 from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
 from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
+from recattn_jax.layers.noise import Noise
 from recattn_jax.layers.pointwise import (
     Activation,
     Boom,
@@ -49,7 +50,7 @@ from recattn_jax.layers.positions import (
     Rotary,
     SinusoidalPositions,
 )
-from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.recurrent import GRU, LSTM, RNN, Recurrent, RecurrentState
 from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
 from recattn_jax.layers.time import (
     Bidirectional,
@@ -60,17 +61,19 @@ from recattn_jax.layers.time import (
     Local,
     LocalState,
 )
+from recattn_jax.layers.xlstm import SLSTM
 
 __all__ = [
+    "GRU",
     "LSTM",
     "MLSTM",
     "RGLRU",
     "RNN",
+    "SLSTM",
     "ALiBi",
     "Activation",
     "Additive",
     "AttendToInput",
-    "AttentionState",
     "AttentionState",
     "Bidirectional",
     "BlockRecurrent",
@@ -108,6 +111,7 @@ __all__ = [
     "LocationState",
     "MinGRU",
     "MinLSTM",
+    "Noise",
     "NormalizedMean",
     "Parallel",
     "Pointwise",

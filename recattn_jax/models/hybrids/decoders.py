@@ -73,7 +73,7 @@ def bahdanau_decoder(features: int, memory: int, hidden: int) -> SequenceLayer:
     Bahdanau et al., Neural machine translation by jointly learning to align and translate, 2014,
     arXiv:1409.0473.
     """
-    return _asks_before_each_step(GRU(features), features, memory, hidden)
+    return _asks_before_each_step(GRU(features, reset_after=False), features, memory, hidden)
 
 
 def luong_decoder(features: int, depth: int) -> SequenceLayer:
