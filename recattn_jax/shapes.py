@@ -7,8 +7,9 @@ types below. jaxtyping checks them in the tests only; at run time they cost noth
     T  time (query) steps    K  size of one head
     S  source (key) steps    G  gates of a recurrent layer
     D  input width           W  window: the steps that a local layer sees
-    E  output width          V  vocabulary
+    E  output width          V  vocabulary, or size of one value
     M  memory width          N  blocks or chunks
+    C  steps of a chunk
 """
 
 from typing import Any

@@ -61,23 +61,82 @@ def mixer() -> SequenceLayer:
     )
 
 
+def reader() -> SequenceLayer:
+    return layers.Serial(
+        (
+            layers.Residual(layers.SelfAttention(2, window=4)),
+            layers.Residual(layers.CrossAttention(2)),
+        )
+    )
+
+
+def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> SequenceLayer:
+    return layers.BlockRecurrent(
+        reader(), layers.CrossAttention(2), gate, slots=3, block=4, writes_inputs=writes_inputs
+    )
+
+
 # Every exported layer and combinator has a row, named after it (`Name` or `Name, what`).
 TABLE = {
     "RNN": Row(layers.RNN(6)),
+    "RNN, relu": Row(layers.RNN(12, activation=jax.nn.relu)),
     "LSTM": Row(layers.LSTM(6)),
-    "SelfAttention, full": Row(layers.SelfAttention(2, causal=False)),
-    "SelfAttention, causal": Row(layers.SelfAttention(2)),
-    "SelfAttention, causal window": Row(layers.SelfAttention(2, window=4), reach=4),
+    "LSTM, all options": Row(layers.LSTM(6, projection=4, peepholes=True, layer_norm=True)),
+    "LSTM, remat and zoneout": Row(layers.LSTM(6, noise=layers.Noise(zoneout=0.2), remat_every=4)),
+    "GRU": Row(layers.GRU(6)),
+    "GRU, reset before": Row(layers.GRU(6, reset_after=False)),
+    "GRU, layer norm": Row(layers.GRU(6, layer_norm=True)),
+    "SLSTM": Row(layers.SLSTM(6, heads=2)),
+    "MinGRU": Row(layers.MinGRU(6)),
+    "MinLSTM": Row(layers.MinLSTM(6)),
+    "RGLRU": Row(layers.RGLRU(2)),
+    "MLSTM": Row(layers.MLSTM(2)),
+    "MLSTM, chunks": Row(layers.MLSTM(2, chunk=4)),
+    "LinearAttention": Row(layers.LinearAttention(2, chunk=4)),
+    "SelfAttention, full": Row(
+        layers.SelfAttention(2, causal=False, positions=layers.RelativeBias(8, 16), use_bias=True)
+    ),
+    "SelfAttention, causal": Row(layers.SelfAttention(2, score=layers.Cosine(), sinks=True)),
+    "SelfAttention, causal window": Row(
+        layers.SelfAttention(
+            4,
+            kv_heads=2,
+            window=4,
+            score=layers.ScaledDot(cap=5.0, normalize=True),
+            positions=layers.ALiBi(),
+        ),
+        reach=4,
+    ),
+    "SelfAttention, additive window": Row(
+        layers.SelfAttention(
+            2, window=4, score=layers.Additive(6), positions=layers.RelativeBias(8, 16), sinks=True
+        ),
+        reach=4,
+    ),
     "SelfAttention, window of one": Row(layers.SelfAttention(2, window=1), reach=1),
-    "SelfAttention, long window": Row(layers.SelfAttention(4, window=40)),
+    "SelfAttention, long window": Row(layers.SelfAttention(4, window=40, score=layers.General())),
     "SelfAttention, window both ways": Row(layers.SelfAttention(2, causal=False, window=4)),
-    "SelfAttention, no positions": Row(layers.SelfAttention(1, window=7, rotary=None), reach=7),
+    "SelfAttention, no projections": Row(
+        layers.SelfAttention(1, window=7, score=layers.Dot(), positions=None, project=False),
+        reach=7,
+    ),
+    "CrossAttention": Row(layers.CrossAttention(4, kv_heads=2), reach=1, memory=True),
+    "LocationAttention": Row(layers.LocationAttention(6, filters=3, width=5), memory=True),
+    "SinusoidalPositions": Row(layers.SinusoidalPositions(), reach=1),
+    "LearnedPositions": Row(layers.LearnedPositions(400), reach=1),
     "Identity": Row(layers.Identity(), reach=1),
     "Dense": Row(layers.Dense(5), reach=1),
     "GatedMLP": Row(layers.GatedMLP(12), reach=1),
     "RMSNorm": Row(layers.RMSNorm(), reach=1),
     "LayerNorm": Row(layers.LayerNorm(), reach=1),
     "Dropout": Row(layers.Dropout(0.5), reach=1),
+    "Slice": Row(layers.Slice(1, -2), reach=1),
+    "Activation": Row(layers.Activation(jnp.tanh), reach=1),
+    "Boom": Row(layers.Boom(16), reach=1),
+    "CausalConvolution": Row(layers.CausalConvolution(3), reach=3),
+    "FeedbackMemory": Row(
+        layers.FeedbackMemory(layers.Residual(layers.CrossAttention(2)), window=3)
+    ),
     "Embed": Row(layers.Embed(VOCABULARY, 6), reach=1, tokens=True),
     "Serial": Row(layers.Serial((layers.RMSNorm(), layers.LSTM(6), layers.Dense(5)))),
     "Serial, windows": Row(
@@ -91,13 +150,96 @@ TABLE = {
     "Parallel, concat": Row(
         layers.Parallel((layers.Identity(), layers.RNN(5)), combine=layers.concat)
     ),
+    "Parallel, gate": Row(
+        layers.Parallel(
+            (layers.LSTM(WIDTH), layers.SelfAttention(2, window=4)), combine=layers.Gate()
+        )
+    ),
+    "Parallel, normalized mean": Row(
+        layers.Parallel((layers.RNN(WIDTH), layers.Identity()), combine=layers.NormalizedMean())
+    ),
+    "AttendToInput": Row(
+        layers.AttendToInput(
+            layers.RNN(WIDTH), layers.SelfAttention(2, window=4), combine=layers.add
+        )
+    ),
+    "Bidirectional": Row(layers.Bidirectional(layers.LSTM(3), layers.RNN(4))),
+    # What a chunk reaches differs from step to step: the LSTM after it reaches all.
+    "Chunked": Row(layers.Serial((layers.Chunked(reader(), size=4), layers.LSTM(6))), memory=True),
+    "Chunked, both ways": Row(
+        layers.Chunked(layers.SelfAttention(2, causal=False, window=4), size=4)
+    ),
+    "Local": Row(layers.Local(layers.RNN(4), window=3), reach=3),
+    "Feedback": Row(
+        layers.Feedback(
+            layers.Serial((layers.LSTM(6), layers.Residual(layers.CrossAttention(2)))), features=6
+        ),
+        memory=True,
+    ),
+    "Tied": Row(layers.Tied(layers.Residual(mixer()), times=2)),
+    "Remat": Row(layers.Remat(layers.Residual(mixer()))),
+    "BlockRecurrent": Row(block_recurrent(layers.LSTMGate())),
+    "BlockRecurrent, writes inputs": Row(block_recurrent(layers.FixedGate(), writes_inputs=True)),
     "Residual": Row(layers.Residual(layers.LSTM(WIDTH))),
     "Repeat": Row(layers.Repeat(layers.Residual(mixer()), depth=2)),
     "Repeat, not streaming": Row(
         layers.Repeat(layers.Residual(layers.SelfAttention(2, causal=False)), depth=2)
     ),
+    "hybrids.chunked_attention_then_recurrence": Row(
+        hybrids.chunked_attention_then_recurrence(6, 2, size=4, causal=True, residual=True)
+    ),
+    "hybrids.input_joined_with_attention": Row(
+        hybrids.input_joined_with_attention(6, layers.SelfAttention(2, window=4))
+    ),
+    "hybrids.recurrence_attends_to_input": Row(
+        hybrids.recurrence_attends_to_input(WIDTH, layers.General(), causal=True, window=4)
+    ),
+    "hybrids.attention_over_recurrence": Row(
+        hybrids.attention_over_recurrence(6, causal=False, window=None)
+    ),
     "hybrids.recurrence_beside_attention": Row(hybrids.recurrence_beside_attention(WIDTH, 2, 4)),
+    "hybrids.recurrence_plus_attention_over_it": Row(
+        hybrids.recurrence_plus_attention_over_it(WIDTH, 2, 4)
+    ),
+    "hybrids.recurrence_then_additive_attention": Row(
+        hybrids.recurrence_then_additive_attention(6, 5, causal=True, window=4)
+    ),
+    "hybrids.recurrent_encoder": Row(hybrids.recurrent_encoder(4, depth=3)),
+    "hybrids.bahdanau_decoder": Row(hybrids.bahdanau_decoder(6, WIDTH, hidden=5), memory=True),
+    "hybrids.luong_decoder": Row(hybrids.luong_decoder(6, depth=1), memory=True),
+    "hybrids.gnmt_decoder": Row(hybrids.gnmt_decoder(4, WIDTH, hidden=5, depth=2), memory=True),
     "hybrids.pre_norm_block": Row(hybrids.pre_norm_block(layers.RNN(WIDTH), 12, 0.1)),
+    "hybrids.gated_linear_recurrence": Row(hybrids.gated_linear_recurrence(5, width=4, heads=2)),
+    "hybrids.griffin": Row(hybrids.griffin(WIDTH, 2, 3, hidden=8, depth=3, dropout=0.0)),
+    "hybrids.samba_like": Row(hybrids.samba_like(WIDTH, 2, 3, hidden=8, depth=3, dropout=0.0)),
+    "hybrids.hymba_like": Row(hybrids.hymba_like(WIDTH, 2, 3, hidden=8, depth=1, dropout=0.0)),
+    "hybrids.sha_rnn": Row(hybrids.sha_rnn(WIDTH, window=4, hidden=16, depth=2, dropout=0.0)),
+    "hybrids.r_transformer": Row(
+        hybrids.r_transformer(WIDTH, 2, local=3, window=4, hidden=8, depth=1, dropout=0.0), reach=6
+    ),
+    "hybrids.block_recurrent_transformer": Row(
+        hybrids.block_recurrent_transformer(
+            2, hidden=8, block=4, slots=3, gate=layers.FixedGate(), skip=False, dropout=0.0
+        )
+    ),
+    "hybrids.temporal_latent_bottleneck": Row(
+        hybrids.temporal_latent_bottleneck(2, hidden=8, block=4, slots=3, depth=1, dropout=0.0)
+    ),
+    "hybrids.feedback_transformer": Row(
+        hybrids.feedback_transformer(2, hidden=8, depth=2, window=4, dropout=0.0)
+    ),
+    "hybrids.transformer": Row(
+        hybrids.transformer(2, hidden=8, depth=2, causal=False, window=None, dropout=0.0)
+    ),
+    "hybrids.transformer_decoder": Row(
+        hybrids.transformer_decoder(2, hidden=8, depth=2, window=4, dropout=0.0),
+        reach=7,
+        memory=True,
+    ),
+    "hybrids.transformer_xl": Row(
+        hybrids.transformer_xl(2, hidden=8, depth=2, window=4, buckets=4, dropout=0.0), reach=7
+    ),
+    "hybrids.rnn_stack": Row(hybrids.rnn_stack(WIDTH, hidden=8, depth=2, dropout=0.0)),
     "Repeat, nested": Row(
         layers.Repeat(layers.Repeat(layers.Residual(layers.RNN(WIDTH)), depth=2), depth=2)
     ),

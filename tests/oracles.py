@@ -1,7 +1,9 @@
 """Independent implementations to compare with: absent ones skip, or fail where required."""
 
+import functools
 import importlib
 import os
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -36,3 +38,14 @@ def assert_gradients_close(got: Any, wanted: Any, tolerance: float = 1e-5) -> No
     norm = np.sqrt(sum(np.sum(b**2) for _, b in pairs))
     for a, b in pairs:
         np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * norm)
+
+
+def plainly(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Lets a plain formula broadcast as numpy does, which this project's own code may not."""
+
+    @functools.wraps(function)
+    def run(*args: Any) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return function(*args)
+
+    return run

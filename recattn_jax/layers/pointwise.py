@@ -1,5 +1,6 @@
 """Layers that treat every step by itself; they stream and keep no state."""
 
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import flax.linen as nn
@@ -43,6 +44,55 @@ class Identity(Pointwise):
 
     def map(self, x: Activations) -> Activations:
         return x
+
+
+class Slice(Pointwise):
+    """Some of the channels, `y = x[start:stop]`, as Python counts them.
+
+    Attributes:
+      start: the first channel; None for the first of all.
+      stop: the channel after the last; None for the end. Negative ones count from the end.
+
+    Call: `[B, T, D] -> [B, T, E]`.
+
+    Raises:
+      ValueError: if no channel is left.
+
+    >>> y, state = Slice(-2).apply({}, jnp.ones((2, 5, 3)))
+    >>> y.shape
+    (2, 5, 2)
+    """
+
+    start: int | None = None
+    stop: int | None = None
+
+    def map(self, x: Activations) -> Float[Array, "B T E"]:
+        y = x[..., self.start : self.stop]
+        if not y.shape[-1]:
+            raise ValueError(
+                f"Slice: nothing of {x.shape[-1]} channels lies in start={self.start}, "
+                f"stop={self.stop}"
+            )
+        return y
+
+
+class Activation(Pointwise):
+    """A function of every entry, `y = f(x)`.
+
+    Attributes:
+      function: f, such as `jnp.tanh` or `nn.gelu`.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    >>> y, state = Activation(jnp.tanh).apply({}, jnp.ones((2, 5, 3)))
+    >>> y.shape
+    (2, 5, 3)
+    """
+
+    function: Callable[[Array], Array]
+
+    def map(self, x: Activations) -> Activations:
+        return self.function(x)
 
 
 class Dense(Pointwise):
@@ -89,6 +139,38 @@ class GatedMLP(Pointwise):
 
         hidden = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)
         return dense(x.shape[-1], "down")(hidden)
+
+
+class Boom(Pointwise):
+    """A feed-forward layer without a matrix on the way back, `y = sum_i gelu(x W_i + b_i)`.
+
+    It widens each step to `hidden = n D` and adds up the n pieces of width D.
+
+    Attributes:
+      hidden: width of the hidden layer, a multiple of D.
+
+    Call: `[B, T, D] -> [B, T, D]`.
+
+    Raises:
+      ValueError: if D does not divide `hidden`.
+
+    >>> y, state = Boom(6).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
+    >>> y.shape
+    (2, 5, 3)
+
+    Merity, Single headed attention RNN: stop thinking with your head, 2019, arXiv:1911.11423.
+    """
+
+    hidden: int
+
+    def map(self, x: Activations) -> Activations:
+        width = x.shape[-1]
+        if self.hidden < width or self.hidden % width:
+            raise ValueError(
+                f"Boom: hidden={self.hidden} must be a multiple of the width of x, which is {width}"
+            )
+        hidden = nn.gelu(nn.Dense(self.hidden, dtype=x.dtype, name="up")(x))
+        return jnp.sum(hidden.reshape((*x.shape[:-1], self.hidden // width, width)), axis=-2)
 
 
 class RMSNorm(Pointwise):
@@ -185,12 +267,26 @@ class Embed(Pointwise):
     features: int
     dtype: DTypeLike = jnp.float32
 
-    def map(self, x: Tokens) -> Float[Array, "B T D"]:
-        embed = nn.Embed(
+    def setup(self) -> None:
+        self.embed = nn.Embed(
             self.vocabulary,
             self.features,
             dtype=self.dtype,
             embedding_init=nn.initializers.normal(1.0),
-            name="embed",
         )
-        return embed(x)
+
+    def map(self, x: Tokens) -> Float[Array, "B T D"]:
+        return self.embed(x)
+
+    def attend(self, x: Activations) -> Float[Array, "B T V"]:
+        """The products of x with every vector of the table, `x E^T`, for tied readouts.
+
+        Args:
+          x: `[B, T, D]`.
+
+        Returns:
+          `[B, T, V]`, float32, or float64 where x is.
+        """
+        table_VD = self.embed.embedding.astype(x.dtype)
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.einsum("btd,vd->btv", x, table_VD, preferred_element_type=wide)

@@ -1,5 +1,27 @@
 """Models: tokens or features in, predictions out."""
 
-from recattn_jax.models.sequence_model import PerStep, SequenceModel
+from recattn_jax.models.encoder_decoder import EncoderDecoder
+from recattn_jax.models.readouts import (
+    AttentionPooled,
+    Last,
+    Max,
+    Mean,
+    PerStep,
+    Pooled,
+    Readout,
+    TiedPerStep,
+)
+from recattn_jax.models.sequence_model import SequenceModel
 
-__all__ = ["PerStep", "SequenceModel"]
+__all__ = [
+    "AttentionPooled",
+    "EncoderDecoder",
+    "Last",
+    "Max",
+    "Mean",
+    "PerStep",
+    "Pooled",
+    "Readout",
+    "SequenceModel",
+    "TiedPerStep",
+]

@@ -20,7 +20,7 @@ from recattn_jax.layers import (
     Serial,
     add,
 )
-from recattn_jax.models.sequence_model import PerStep, SequenceModel
+from recattn_jax.models import PerStep, SequenceModel
 
 V = 13
 SEPARATOR = V - 1

@@ -23,7 +23,7 @@ from recattn_jax.layers import (
     Serial,
     add,
 )
-from recattn_jax.models.sequence_model import PerStep, SequenceModel
+from recattn_jax.models import PerStep, SequenceModel
 from recattn_jax.tasks.base import Mean
 from recattn_jax.training import (
     DEFAULT_RULES,

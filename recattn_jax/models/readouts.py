@@ -1,0 +1,238 @@
+"""Readouts: from the outputs of a body to predictions in float32."""
+
+from typing import ClassVar, final
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from recattn_jax.kernels.attention import safe_softmax
+from recattn_jax.layers.base import Context
+from recattn_jax.layers.pointwise import Embed
+from recattn_jax.shapes import Activations, Array, Float, Mask
+
+
+class Readout(nn.Module):
+    """What predicts from the outputs of a body (abstract): `readout(x, context)`.
+
+    Predictions are float32 (float64 where x is) whatever the dtype of x.
+    """
+
+    streams: ClassVar[bool]
+    """Whether the prediction at a step needs no later step."""
+
+    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B ..."]:
+        """Predicts.
+
+        Args:
+          x: `[B, T, D]`.
+          context: side inputs; `segments` say which steps are real.
+
+        Returns:
+          `[B, T, V]`, or `[B, V]` where the steps are pooled.
+        """
+        raise NotImplementedError
+
+
+class PerStep(Readout):
+    """Reads outputs off every step, `y_t = x_t W + b`.
+
+    Attributes:
+      outputs: V, for a language model the size of the vocabulary.
+
+    Call: `[B, T, D] -> [B, T, V]`.
+
+    >>> PerStep(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+    (2, 5, 4)
+    """
+
+    outputs: int
+
+    streams: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B T V"]:
+        del context
+        return _affine(self, x, self.outputs)
+
+
+class TiedPerStep(Readout):
+    """Reads the logits of tokens off the table that embeds them, `y_t = x_t E^T / sqrt(D) + b`.
+
+    The table starts at unit variance, so the root keeps the logits at the scale of x: the same as
+    a table of variance 1 / D whose rows are multiplied by sqrt(D) where they are looked up.
+
+    Attributes:
+      embed: the very instance that stands in the frontend (or anywhere else in the model): one
+        instance in two places is one table, and its gradient comes from both.
+
+    Call: `[B, T, D] -> [B, T, V]`, D the width of the table.
+
+    Raises:
+      ValueError: if x is not as wide as the table.
+
+    >>> from recattn_jax.layers import LSTM
+    >>> from recattn_jax.models import SequenceModel
+    >>> embed = Embed(10, 8)
+    >>> model = SequenceModel(embed, LSTM(8), TiedPerStep(embed))
+
+    Press and Wolf, Using the output embedding to improve language models, 2016, arXiv:1608.05859;
+    the scale: Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762.
+    """
+
+    embed: Embed
+
+    streams: ClassVar[bool] = True
+
+    @nn.compact
+    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B T V"]:
+        del context
+        width = self.embed.features
+        if x.shape[-1] != width:
+            raise ValueError(
+                f"TiedPerStep: x is {x.shape[-1]} wide, the table {width}; end the body with "
+                f"Dense({width}), or use PerStep"
+            )
+        logits_BTV = self.embed.attend(x) / width**0.5
+        bias = self.param("bias", nn.initializers.zeros, (self.embed.vocabulary,), jnp.float32)
+        return logits_BTV + bias[None, None, :].astype(logits_BTV.dtype)
+
+
+class Pooled(Readout):
+    """The template of readouts of whole rows (abstract): `y = pool(x_1, ..., x_T) W + b`.
+
+    Only the real steps count, so that padding changes nothing; a row without any pools to zeros.
+    The steps of a row are pooled together: give it one document a row.
+
+    Attributes:
+      outputs: V, for a classifier the number of classes.
+
+    Call: `[B, T, D] -> [B, V]`.
+    """
+
+    outputs: int
+
+    streams: ClassVar[bool] = False
+
+    def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
+        """One vector a row.
+
+        Args:
+          x: `[B, T, D]`, zero where it is not real.
+          real: `[B, T]`, the steps that count.
+
+        Returns:
+          `[B, D]`, zeros for a row without real steps.
+        """
+        raise NotImplementedError
+
+    @final
+    @nn.compact
+    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B V"]:
+        """Pools the steps of each row and predicts; see `Readout`."""
+        if context.segments is None:
+            real_BT = jnp.ones(x.shape[:2], bool)
+        else:
+            real_BT = context.segments > 0
+            x = jnp.where(real_BT[..., None], x, jnp.zeros((), x.dtype))
+        return _affine(self, self.pool(x, real_BT), self.outputs)
+
+
+class Last(Pooled):
+    """Reads the last real step, `y = x_last W + b`.
+
+    Attributes:
+      outputs: V.
+
+    Call: `[B, T, D] -> [B, V]`.
+
+    >>> Last(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+    (2, 4)
+    """
+
+    def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
+        after_B = x.shape[1] - jnp.argmax(real[:, ::-1], axis=1)  # a row of nothing: the last, 0
+        return jnp.take_along_axis(x, after_B[:, None, None] - 1, axis=1)[:, 0]
+
+
+class Mean(Pooled):
+    """Reads the mean of the real steps, `y = mean_t(x_t) W + b`.
+
+    Attributes:
+      outputs: V.
+
+    Call: `[B, T, D] -> [B, V]`.
+
+    >>> Mean(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+    (2, 4)
+    """
+
+    def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
+        count_B = jnp.sum(real, axis=1)
+        return jnp.sum(x, axis=1, dtype=_wide(x)) / jnp.maximum(count_B, 1)[:, None]
+
+
+class Max(Pooled):
+    """Reads the largest entry of each channel over the real steps, `y = max_t(x_t) W + b`.
+
+    Attributes:
+      outputs: V.
+
+    Call: `[B, T, D] -> [B, V]`.
+
+    >>> Max(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+    (2, 4)
+    """
+
+    def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
+        lowest = jnp.asarray(jnp.finfo(x.dtype).min, x.dtype)
+        top_BD = jnp.max(jnp.where(real[..., None], x, lowest), axis=1)
+        return jnp.where(jnp.any(real, axis=1)[:, None], top_BD, jnp.zeros((), x.dtype))
+
+
+class AttentionPooled(Pooled):
+    """Reads a weighted mean of the real steps, with learned weights.
+
+    `y = (sum_t w_t x_t) W + b`, `w_t = softmax_t(v . tanh(x_t W_a + b_a))`.
+
+    Attributes:
+      outputs: V.
+      features: width of the tanh layer.
+
+    The weights `[B, T]`, float32, are sown as `weights` in `intermediates`.
+
+    Call: `[B, T, D] -> [B, V]`.
+
+    >>> AttentionPooled(4, 6).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+    (2, 4)
+
+    Yang et al., Hierarchical attention networks for document classification, 2016.
+    """
+
+    features: int
+
+    def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
+        hidden_BTE = jnp.tanh(nn.Dense(self.features, dtype=x.dtype, name="hidden")(x))
+        score = self.param("score", nn.initializers.normal(self.features**-0.5), (self.features,))
+        scores_BT = jnp.einsum(
+            "bte,e->bt", hidden_BTE, score.astype(x.dtype), preferred_element_type=_wide(x)
+        )
+        weights_BT = safe_softmax(scores_BT, real)
+        self.sow("intermediates", "weights", weights_BT)
+        return jnp.einsum("bt,btd->bd", weights_BT, x, preferred_element_type=_wide(x))
+
+
+def _wide(x: Array) -> jnp.dtype:
+    """The dtype of sums over x: float32, or wider if x is."""
+    return jnp.promote_types(x.dtype, jnp.float32)
+
+
+def _affine(
+    module: nn.Module, x: Float[Array, "*batch D"], outputs: int
+) -> Float[Array, "*batch V"]:
+    """`x W + b` with parameters `kernel` and `bias` of the module, summed in float32."""
+    kernel = module.param(
+        "kernel", nn.initializers.lecun_normal(), (x.shape[-1], outputs), jnp.float32
+    )
+    bias = module.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
+    y = jnp.einsum("...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=_wide(x))
+    return y + bias.reshape((1,) * (x.ndim - 1) + (-1,)).astype(y.dtype)
