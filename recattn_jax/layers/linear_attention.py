@@ -195,4 +195,4 @@ class MLSTM(MatrixRecurrent):
 def _spread_biases(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """From 3 to 6: heads that forget within some 20 steps, and heads that take 400."""
     del key
-    return jnp.linspace(3.0, 6.0, *shape, dtype=dtype)
+    return jnp.linspace(3.0, 6.0, shape[0], dtype=dtype)
