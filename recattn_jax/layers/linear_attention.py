@@ -12,8 +12,7 @@ import jax.numpy as jnp
 
 from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attention
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.layers.linear_recurrent import resume
-from recattn_jax.layers.recurrent import RecurrentState
+from recattn_jax.layers.recurrent import RecurrentState, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Heads, State
 
 Gate = Float[Array, "B T H"]

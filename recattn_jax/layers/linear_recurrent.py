@@ -10,11 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels import segments
 from recattn_jax.kernels.linear_recurrence import linear_recurrence
-from recattn_jax.kernels.recurrence import Carry
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.layers.recurrent import RecurrentState, per_gate_lecun
+from recattn_jax.layers.recurrent import RecurrentState, per_gate_lecun, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State
 
 DecayAndInput = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
@@ -163,40 +161,6 @@ class RGLRU(LinearRecurrent):
 _DECAY_SCALE = 8.0
 """c of the paper: how much faster than `softplus(L)` a unit may forget."""
 _LEAST_ROOM = 1e-12
-
-
-def resume(
-    layer: SequenceLayer, fresh: Carry, state: State | None, context: Context
-) -> tuple[Carry, segments.Steps]:
-    """The carry to start from, and where it is reset and kept.
-
-    Args:
-      layer: the layer, for the message.
-      fresh: the carry of a fresh state, arrays `[B, ...]`.
-      state: what an earlier call returned; None for nothing.
-      context: side inputs.
-
-    Returns:
-      A carry with the structure of `fresh`, and the steps.
-
-    Raises:
-      ValueError: if the state is another layer's, or has another batch.
-
-    >>> layer = MinGRU(2)
-    >>> resume(layer, (jnp.zeros((1, 2)),), None, Context())[1].segment.tolist()
-    [1]
-    """
-    name, batch = type(layer).__name__, fresh[0].shape[0]
-    if state is None:
-        state = RecurrentState(fresh, jnp.zeros((batch,), jnp.int32))
-    if not isinstance(state, RecurrentState) or len(state.carry) != len(fresh):
-        raise ValueError(
-            f"{name}: state must be a RecurrentState of {len(fresh)} arrays, as an earlier call "
-            f"returned it; got {type(state).__name__}"
-        )
-    if state.segment.shape[0] != batch:
-        raise ValueError(f"{name}: state is for a batch of {state.segment.shape[0]}, x has {batch}")
-    return segments.follow_documents(state.carry, state.segment, context.segments)
 
 
 def _project(layer: nn.Module, x: Activations, gates: int, features: int) -> list[Array]:

@@ -38,6 +38,47 @@ class RecurrentState:
     segment: Int[Array, " B"]
 
 
+def resume(
+    layer: SequenceLayer, fresh: recurrence.Carry, state: State | None, context: Context
+) -> tuple[recurrence.Carry, segments.Steps]:
+    """The carry to start from, and where it is reset and kept.
+
+    Args:
+      layer: the layer, for the message.
+      fresh: the carry of a fresh state, arrays `[B, ...]`.
+      state: what an earlier call returned; None for nothing.
+      context: side inputs.
+
+    Returns:
+      A carry with the structure of `fresh`, and the steps.
+
+    Raises:
+      ValueError: if the state is another layer's, or has another batch.
+
+    >>> layer = LSTM(2)
+    >>> resume(layer, (jnp.zeros((1, 2)),), None, Context())[1].segment.tolist()
+    [1]
+    """
+    name, batch = type(layer).__name__, fresh[0].shape[0]
+    if state is None:
+        state = RecurrentState(fresh, jnp.zeros((batch,), jnp.int32))
+    if not isinstance(state, RecurrentState) or len(state.carry) != len(fresh):
+        raise ValueError(
+            f"{name}: state must be a RecurrentState of {len(fresh)} arrays, as an earlier call "
+            f"returned it; got {type(state).__name__}"
+        )
+    if state.segment.shape[0] != batch:
+        raise ValueError(f"{name}: state is for a batch of {state.segment.shape[0]}, x has {batch}")
+    for kept, own in zip(state.carry, fresh, strict=True):
+        if kept.shape != own.shape:
+            raise ValueError(
+                f"{name}: state carries an array {list(kept.shape)} where this layer has "
+                f"{list(own.shape)}; it is the state of another layer"
+            )
+    carry = jax.tree.map(lambda own, kept: kept.astype(own.dtype), fresh, state.carry)
+    return segments.follow_documents(carry, state.segment, context.segments)
+
+
 class Recurrent(SequenceLayer):
     """The template of recurrent layers (abstract).
 
@@ -138,7 +179,8 @@ class Recurrent(SequenceLayer):
             self.noise.drop_weights(self, partition.gather(recurrent_kernel.astype(x.dtype)))
         )
 
-        carry, steps = self._documents(x, state, context)
+        fresh = tuple(jnp.zeros((batch, width), wide) for width in self.widths)
+        carry, steps = resume(self, fresh, state, context)
         drop = self.noise.state_mask(self, (batch, length, self.widths[0]), wide)
         cell, inputs = self.cell, self.inputs(self.noise.drop_inputs(self, x), drop)
         if self.noise.zoneout > 0.0:
@@ -161,27 +203,6 @@ class Recurrent(SequenceLayer):
             remat_every=self.remat_every,
         )
         return hidden_BTP.astype(x.dtype), RecurrentState(carry, steps.segment)
-
-    def _documents(
-        self, x: Activations, state: State | None, context: Context
-    ) -> tuple[recurrence.Carry, segments.Steps]:
-        """The carry to start from, and where it is reset and kept."""
-        batch, wide = x.shape[0], recurrence.accumulator(x.dtype)
-        if state is None:
-            zeros = tuple(jnp.zeros((batch, width), wide) for width in self.widths)
-            state = RecurrentState(zeros, jnp.zeros((batch,), jnp.int32))
-        if not isinstance(state, RecurrentState) or len(state.carry) != self.leaves:
-            raise ValueError(
-                f"{type(self).__name__}: state must be a RecurrentState of {self.leaves} arrays, "
-                f"as an earlier call returned it; got {type(state).__name__}"
-            )
-        if state.segment.shape[0] != batch:
-            raise ValueError(
-                f"{type(self).__name__}: state is for a batch of {state.segment.shape[0]}, "
-                f"x has {batch}"
-            )
-        carry = tuple(leaf.astype(wide) for leaf in state.carry)
-        return segments.follow_documents(carry, state.segment, context.segments)
 
 
 class RNN(Recurrent):
