@@ -181,6 +181,116 @@ def attention_to(params: Mapping[str, Any]) -> list[np.ndarray]:
     return list(layouts.read_attention("to MultiHeadAttention", params).values())
 
 
+def dot_attention_from(weights: Weights, width: int) -> Params:
+    """`keras.layers.Attention(use_scale=...)` to attention by `General()` or `Dot()`, exactly.
+
+    Their scale times the identity is the matrix of `CrossAttention(1, score=General(),
+    project=False)`, or of `SelfAttention` with `causal=False, positions=None` too; without a scale
+    the score is `Dot()`, which has no params. `score_mode="concat"` has no equal here.
+
+    Args:
+      weights: `scale []`, or nothing.
+      width: of queries and keys, D.
+
+    Returns:
+      `score_kernel [1, D, D]`, or nothing.
+
+    Raises:
+      ValueError: naming a weight that is unknown or of the wrong shape.
+
+    >>> dot_attention_from([np.array(2.0)], width=2)["score_kernel"].tolist()
+    [[[2.0, 0.0], [0.0, 2.0]]]
+    """
+    if len(weights) == 0:
+        return {}
+    scale = layouts.read("Attention", _named("Attention", weights, ("scale",)), {"scale": ""})
+    return {"score_kernel": scale["scale"] * np.eye(width, dtype=scale["scale"].dtype)[None]}
+
+
+def dot_attention_to(params: Mapping[str, Any]) -> list[np.ndarray]:
+    """Attention by `General()` or `Dot()` to `keras.layers.Attention`; see `dot_attention_from`.
+
+    Args:
+      params: ours; the matrix must be a number times the identity, which training seldom leaves it.
+
+    Returns:
+      `scale []`, or nothing.
+
+    Raises:
+      ValueError: if the matrix is another one; naming a key that is unknown or of the wrong shape.
+
+    >>> dot_attention_to({"score_kernel": 2.0 * np.eye(3)[None]})
+    [array(2.)]
+    """
+    if not params:
+        return []
+    (kernel,) = layouts.read("to Attention", params, {"score_kernel": "1 D D"})["score_kernel"]
+    scale = kernel[0, 0].copy()
+    _must_be(
+        "to Attention: score_kernel",
+        kernel,
+        scale * np.eye(len(kernel)),
+        "a number times the identity",
+    )
+    return [np.asarray(scale)]
+
+
+def additive_attention_from(weights: Weights, width: int) -> Params:
+    """`keras.layers.AdditiveAttention(use_scale=...)` to attention by `Additive(D)`, exactly.
+
+    Theirs maps neither queries nor keys, so W and U of `CrossAttention(1, score=Additive(D),
+    project=False)`, or of `SelfAttention` with `causal=False, positions=None` too, are identities.
+
+    Args:
+      weights: `scale [D]`, or nothing, which is ones.
+      width: of queries and keys, D.
+
+    Returns:
+      `query_kernel [1, D, D]`, `key_kernel [1, D, D]`, `score_bias [1, D]`, `score_vector [1, D]`.
+
+    Raises:
+      ValueError: naming a weight that is unknown or of the wrong shape.
+
+    >>> additive_attention_from([np.ones(3)], width=3)["score_vector"].shape
+    (1, 3)
+    """
+    named = _named("AdditiveAttention", weights, ("scale",)) if len(weights) else {}
+    named = named or {"scale": np.ones(width, np.float32)}
+    scale = layouts.read("AdditiveAttention", named, {"scale": str(width)})["scale"]
+    identity = np.eye(width, dtype=scale.dtype)[None]
+    return {
+        "query_kernel": identity,
+        "key_kernel": identity.copy(),
+        "score_bias": np.zeros_like(scale)[None],
+        "score_vector": scale[None],
+    }
+
+
+def additive_attention_to(params: Mapping[str, Any]) -> list[np.ndarray]:
+    """Attention by `Additive(D)` to `keras.layers.AdditiveAttention`; see the other direction.
+
+    Args:
+      params: ours; W and U must be identities and the bias zeros, since Keras has none of them.
+
+    Returns:
+      `scale [D]`.
+
+    Raises:
+      ValueError: if they are not; naming a key that is missing, unknown or of the wrong shape.
+
+    >>> additive_attention_to(additive_attention_from([np.ones(3)], width=3))
+    [array([1., 1., 1.])]
+    """
+    layout = {"query_kernel": "1 D D", "key_kernel": "1 D D"}
+    layout |= {"score_bias": "1 D", "score_vector": "1 D"}
+    ours = layouts.read("to AdditiveAttention", params, layout)
+    identity = np.eye(ours["query_kernel"].shape[-1])
+    for name in ("query_kernel", "key_kernel"):
+        _must_be(f"to AdditiveAttention: {name}", ours[name][0], identity, "the identity")
+    _must_be("to AdditiveAttention: score_bias", ours["score_bias"], np.zeros(()), "zeros")
+    return [ours["score_vector"][0]]
+
+
 # Where our gates stand among theirs: i, f, g, o among i, f, c, o; r, z, n among z, r, h. To swap
 # twice is to leave all in place, so these serve in both directions.
 _LSTM = (0, 1, 2, 3)
@@ -241,6 +351,12 @@ def _named(owner: str, weights: Weights, names: tuple[str, ...]) -> dict[str, An
     for held in (names, unbiased):
         if len(weights) == len(held):
             return dict(zip(held, weights, strict=True))
+    or_fewer = "" if unbiased == names else ", or all but the biases"
     raise ValueError(
-        f"{owner}: {len(weights)} arrays given, expected {', '.join(names)}, or all but the biases"
+        f"{owner}: {len(weights)} arrays given, expected {', '.join(names)}{or_fewer}"
     )
+
+
+def _must_be(what: str, array: np.ndarray, wanted: np.ndarray, in_words: str) -> None:
+    if not np.array_equal(array, np.broadcast_to(wanted, array.shape)):
+        raise ValueError(f"{what} must be {in_words}, for which Keras has no weights")

@@ -12,7 +12,18 @@ import numpy as np
 import pytest
 
 from recattn_jax import interop
-from recattn_jax.layers import GRU, LSTM, RNN, Context, CrossAttention, SelfAttention, SequenceLayer
+from recattn_jax.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Additive,
+    Context,
+    CrossAttention,
+    Dot,
+    General,
+    SelfAttention,
+    SequenceLayer,
+)
 from tests.oracles import assert_close, assert_gradients_close, oracle
 
 B, T, S, D, H, M = 2, 5, 4, 6, 3, 5
@@ -129,6 +140,44 @@ def test_multi_head_attention_equals_keras(memory: int | None, bias: bool) -> No
     jax.tree.map(np.testing.assert_array_equal, again, params)
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("kind", ["Attention", "AdditiveAttention"])
+def test_attention_without_projections_equals_keras(kind: str, scaled: bool) -> None:
+    """One scale against a matrix that is that number times the identity, and the like."""
+    keras = oracle("keras")
+    theirs = getattr(keras.layers, kind)(use_scale=scaled)
+    weights = build(theirs, [(B, T, D), (B, S, D)])
+    name = {"Attention": "dot", "AdditiveAttention": "additive"}[kind]
+    convert, back = (
+        getattr(interop.keras, f"{name}_attention_{way}") for way in ("from", "to")
+    )
+    params = convert(weights, width=D)
+    score = Additive(D) if name == "additive" else General() if scaled else Dot()
+    layer = CrossAttention(1, score=score, project=False)
+    x = jax.random.normal(jax.random.key(0), (B, T, D))
+    source = jax.random.normal(jax.random.key(1), (B, S, D))
+
+    def ours(params: Any, x: jax.Array) -> Any:
+        return layer.apply({"params": params}, x, None, Context(memory=source))[0]
+
+    def call(weights: Any, x: jax.Array) -> Any:
+        return theirs.stateless_call(weights, theirs.non_trainable_variables, [x, source])[0]
+
+    got, d_params, d_x = gradients(ours, params, x)
+    wanted, d_weights, d_theirs = gradients_of_theirs(theirs, x, call)
+    assert_close(got, wanted)
+    d_scale = (
+        [d_params["score_vector"][0]]
+        if name == "additive"
+        else [jnp.trace(kernel[0]) for kernel in d_params.values()]
+    )
+    assert_gradients_close((d_scale if scaled else [], d_x), (d_weights, d_theirs))
+    returned = back(params)
+    if scaled:
+        jax.tree.map(np.testing.assert_array_equal, returned, weights)
+        theirs.set_weights(returned)
+
+
 LSTM_WEIGHTS = [np.ones((3, 8)), np.ones((2, 8)), np.ones(8)]
 GRU_WEIGHTS = [np.ones((3, 6)), np.ones((2, 6)), np.ones((2, 6))]
 HEADS = [np.ones((4, 2, 2))] * 3 + [np.ones((2, 2, 4))]
@@ -169,6 +218,25 @@ HEADS = [np.ones((4, 2, 2))] * 3 + [np.ones((2, 2, 4))]
         (
             lambda k: k.attention_from([*HEADS[:2], np.ones((4, 2, 3)), HEADS[3]]),
             r"value/kernel must be \[M, H, K\] with H = 2, K = 2, M = 4, got \[4, 2, 3\]",
+        ),
+        (lambda k: k.dot_attention_from([1.0, 2.0], 3), "Attention: 2 arrays given, expected scale"),
+        (
+            lambda k: k.dot_attention_from({"concat_score_weight": 1.0}, 3),
+            "Attention: missing scale; unknown concat_score_weight",
+        ),
+        (
+            lambda k: k.dot_attention_to({"score_kernel": np.ones((1, 2, 2))}),
+            "to Attention: score_kernel must be a number times the identity",
+        ),
+        (
+            lambda k: k.additive_attention_from([np.ones(2)], 3),
+            r"AdditiveAttention: scale must be \[3\], got \[2\]",
+        ),
+        (
+            lambda k: k.additive_attention_to(
+                k.additive_attention_from([np.ones(2)], 2) | {"score_bias": np.ones((1, 2))}
+            ),
+            "to AdditiveAttention: score_bias must be zeros",
         ),
     ],
 )
