@@ -21,10 +21,16 @@ BATCH, LENGTH, WIDTH, VOCABULARY = 3, 19, 8, 11
 SEGMENTS = np.array(
     [
         [0, 1, 1, 1, 1, 1, 0, 2, 2, 2, 2, 2, 2, 2, 0, 0, 3, 3, 0],
-        [4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 5, 7, 8, 8, 8, 8, 8, 8],
+        [4, 4, 5, 5, 5, 5, 5, 5, 5, 5, 5, 7, 8, 8, 8, 8, 8, 8, 8],
         [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0],
     ],
     np.int32,
+)
+
+
+# Every document has some memory, in packed rows of its own; the last entries are padding.
+MEMORY_SEGMENTS = np.array(
+    [[1, 1, 2, 2, 2, 3, 0], [4, 5, 5, 7, 8, 8, 0], [1, 1, 1, 1, 0, 0, 0]], np.int32
 )
 
 
@@ -36,16 +42,33 @@ class Row:
       layer: the layer.
       reach: how many steps back an output depends on, itself included; None for all.
       tokens: whether inputs are token ids.
+      memory: whether the layer looks at `Context.memory`.
     """
 
     layer: SequenceLayer
     reach: int | None = None
     tokens: bool = False
+    memory: bool = False
 
 
 def mixer() -> SequenceLayer:
     return layers.Parallel(
         (layers.LSTM(WIDTH), layers.SelfAttention(2, window=4)), combine=layers.add
+    )
+
+
+def reader() -> SequenceLayer:
+    return layers.Serial(
+        (
+            layers.Residual(layers.SelfAttention(2, window=4)),
+            layers.Residual(layers.CrossAttention(2)),
+        )
+    )
+
+
+def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> SequenceLayer:
+    return layers.BlockRecurrent(
+        reader(), layers.CrossAttention(2), gate, slots=3, block=4, writes_inputs=writes_inputs
     )
 
 
@@ -79,6 +102,36 @@ TABLE = {
     "Parallel, concat": Row(
         layers.Parallel((layers.Identity(), layers.RNN(5)), combine=layers.concat)
     ),
+    "Parallel, gate": Row(
+        layers.Parallel(
+            (layers.LSTM(WIDTH), layers.SelfAttention(2, window=4)), combine=layers.Gate()
+        )
+    ),
+    "Parallel, normalized mean": Row(
+        layers.Parallel((layers.RNN(WIDTH), layers.Identity()), combine=layers.NormalizedMean())
+    ),
+    "AttendToInput": Row(
+        layers.AttendToInput(
+            layers.RNN(WIDTH), layers.SelfAttention(2, window=4), combine=layers.add
+        )
+    ),
+    "Bidirectional": Row(layers.Bidirectional(layers.LSTM(3), layers.RNN(4))),
+    # What a chunk reaches differs from step to step: the LSTM after it reaches all.
+    "Chunked": Row(layers.Serial((layers.Chunked(reader(), size=4), layers.LSTM(6))), memory=True),
+    "Chunked, both ways": Row(
+        layers.Chunked(layers.SelfAttention(2, causal=False, window=4), size=4)
+    ),
+    "Local": Row(layers.Local(layers.RNN(4), window=3), reach=3),
+    "Feedback": Row(
+        layers.Feedback(
+            layers.Serial((layers.LSTM(6), layers.Residual(layers.CrossAttention(2)))), features=6
+        ),
+        memory=True,
+    ),
+    "Tied": Row(layers.Tied(layers.Residual(mixer()), times=2)),
+    "Remat": Row(layers.Remat(layers.Residual(mixer()))),
+    "BlockRecurrent": Row(block_recurrent(layers.LSTMGate())),
+    "BlockRecurrent, writes inputs": Row(block_recurrent(layers.FixedGate(), writes_inputs=True)),
     "Residual": Row(layers.Residual(layers.LSTM(WIDTH))),
     "Repeat": Row(layers.Repeat(layers.Residual(mixer()), depth=2)),
     "Repeat, not streaming": Row(
@@ -102,14 +155,34 @@ def inputs(row: Row, dtype: Any = jnp.float32) -> jax.Array:
 @functools.cache
 def variables(row: Row) -> Any:
     """Fresh variables, moved a little, so that biases and scales are not at round numbers."""
-    fresh = jax.jit(row.layer.init)(jax.random.key(3), inputs(row)[:, :1])
+    fresh = jax.jit(row.layer.init)(jax.random.key(3), inputs(row)[:, :1], None, ones(row))
     leaves, tree = jax.tree.flatten(fresh)
     noise = np.random.default_rng(5)
     return jax.tree.unflatten(tree, [a + 0.1 * noise.normal(size=a.shape) for a in leaves])
 
 
-def packed() -> Context:
-    return Context(segments=jnp.asarray(SEGMENTS))
+def give(row: Row, segments: Any, memory_segments: Any) -> Context:
+    context = Context(segments=None if segments is None else jnp.asarray(segments))
+    if not row.memory:
+        return context
+    memory = jax.random.normal(jax.random.key(9), (BATCH, MEMORY_SEGMENTS.shape[1], WIDTH))
+    return context.replace(memory=memory, memory_segments=jnp.asarray(memory_segments))
+
+
+def packed(row: Row) -> Context:
+    """Several documents a row, with padding."""
+    return give(row, SEGMENTS, MEMORY_SEGMENTS)
+
+
+def ones(row: Row, length: int = LENGTH, start: int = 0) -> Context:
+    """One document a row, said by numbers; the first `start` steps are padding."""
+    segments = np.broadcast_to(np.arange(length) >= start, (BATCH, length)).astype(np.int32)
+    return give(row, segments, np.minimum(MEMORY_SEGMENTS, 1))
+
+
+def unsaid(row: Row) -> Context:
+    """One document a row, and no numbers for its steps."""
+    return give(row, None, np.minimum(MEMORY_SEGMENTS, 1))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,6 +191,7 @@ class Result:
 
     y: jax.Array
     d_x: jax.Array | None
+    d_memory: jax.Array | None
     d_variables: Any
 
 
@@ -127,17 +201,23 @@ Program = Callable[[Any, jax.Array, Context], jax.Array]
 def differentiated(row: Row, program: Program) -> Callable[..., Result]:
     """`(x, context, weigh) -> Result`, compiled once; `weigh` weighs outputs in the loss."""
 
-    def loss(weights: Any, x: jax.Array, context: Context, weigh: Any) -> Any:
-        y = program(weights, x, context)
+    def loss(leaves: dict[str, Any], x: jax.Array, context: Context, weigh: Any) -> Any:
+        context = context.replace(memory=leaves.get("memory"))
+        y = program(leaves["variables"], leaves.get("x", x), context)
         toward = jax.random.normal(jax.random.key(11), y.shape)
         return jnp.sum(y.astype(jnp.float32) * toward * weigh), y
 
-    argnums = (0,) if row.tokens else (0, 1)
-    gradient = jax.jit(jax.value_and_grad(loss, argnums=argnums, has_aux=True))
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
-    def run(x: jax.Array, context: Context, weigh: Any = 1.0) -> Result:
-        (_, y), d = gradient(variables(row), x, context, weigh)
-        return Result(y, None if row.tokens else d[1], d[0])
+    def run(x: jax.Array, context: Context, weigh: Any = None) -> Result:
+        leaves = {"variables": variables(row)}
+        if not row.tokens:
+            leaves["x"] = x
+        if row.memory:
+            leaves["memory"] = context.memory
+        weigh = np.ones((*x.shape[:2], 1), np.float32) if weigh is None else weigh
+        (_, y), d = gradient(leaves, x, context.replace(memory=None), weigh)
+        return Result(y, d.get("x"), d.get("memory"), d["variables"])
 
     return run
 
@@ -176,12 +256,12 @@ def identical(got: Any, wanted: Any, what: str) -> None:
 
 
 def same(got: Result, wanted: Result, what: str) -> None:
-    for field in ("y", "d_x", "d_variables"):
+    for field in ("y", "d_x", "d_memory", "d_variables"):
         close(getattr(got, field), getattr(wanted, field), f"{what}: {field}")
 
 
 def fresh_state(row: Row) -> Any:
-    return zero_state(row.layer, variables(row), inputs(row)[:, :1])
+    return zero_state(row.layer, variables(row), inputs(row)[:, :1], None, ones(row, 1))
 
 
 def first_row(leaf: jax.Array) -> jax.Array:
@@ -190,6 +270,7 @@ def first_row(leaf: jax.Array) -> jax.Array:
 
 
 def cut(context: Context, start: int, stop: int) -> Context:
+    """Segments are cut with x, memory is not."""
     if context.segments is None:
         return context
     return context.replace(segments=context.segments[:, start:stop])
@@ -197,56 +278,58 @@ def cut(context: Context, start: int, stop: int) -> Context:
 
 def check_zero(row: Row) -> None:
     """A fresh state is zeros, of a structure that does not depend on T."""
-    zeros = fresh_state(row)
-    longer = zero_state(row.layer, variables(row), inputs(row))
+    x, zeros = inputs(row), fresh_state(row)
+    longer = zero_state(row.layer, variables(row), x, None, ones(row))
     assert jax.tree.structure(zeros) == jax.tree.structure(longer), "structure depends on T"
     for one, other in zip(jax.tree.leaves(zeros), jax.tree.leaves(longer), strict=True):
         assert one.shape == other.shape, "size depends on T"
         assert one.dtype == other.dtype, "dtype depends on T"
-    first_rows = map_batch(first_row, zeros)  # axis 0 is B
-    applied(row)(inputs(row)[:1], first_rows, Context())
-    x = inputs(row)
-    given = differentiated(
-        row, lambda weights, x, context: row.layer.apply(weights, x, zeros, context)[0]
-    )
-    for context in (Context(), packed()):
-        same(given(x, context), whole(row)(x, context), "None is not zeros")
+    map_batch(first_row, zeros)  # axis 0 is B
+    y = applied(row)(x, zeros, unsaid(row))[0]
+    close(y, whole(row)(x, ones(row)).y, "None is not zeros: y")
 
 
 def check_split(row: Row, cuts: tuple[int, ...] | None = None) -> None:
     """Cutting time anywhere changes nothing, down to single steps."""
-    x = inputs(row)
+    x, zeros = inputs(row), fresh_state(row)
     if cuts is None:  # a place drawn by the layer, so that rows do not all cut at one
         cuts = (1 + sum(map(ord, repr(row.layer))) % (LENGTH - 1),)
     for k in cuts:
 
         def in_two(weights: Any, x: jax.Array, context: Context, k: int = k) -> jax.Array:
-            y, state = row.layer.apply(weights, x[:, :k], None, cut(context, 0, k))
+            y, state = row.layer.apply(weights, x[:, :k], zeros, cut(context, 0, k))
             z, _ = row.layer.apply(weights, x[:, k:], state, cut(context, k, LENGTH))
             return jnp.concatenate([y, z], axis=1)
 
-        split = differentiated(row, in_two)
-        for context in (Context(), packed()):
-            same(split(x, context), whole(row)(x, context), f"cut at {k}")
+        same(differentiated(row, in_two)(x, packed(row)), whole(row)(x, packed(row)), f"cut at {k}")
+        y = jax.jit(in_two)(variables(row), x, unsaid(row))
+        close(y, whole(row)(x, ones(row)).y, f"cut at {k}, without segments: y")
 
     def by_steps(weights: Any, x: jax.Array, context: Context) -> jax.Array:
         def step(state: Any, at: Any) -> tuple[Any, jax.Array]:
-            y, state = row.layer.apply(weights, at[0], state, Context(segments=at[1]))
+            x, segments = at
+            y, state = row.layer.apply(weights, x, state, context.replace(segments=segments))
             return state, y[:, 0]
 
         steps = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0)[:, :, None], (x, context.segments))
-        return jnp.moveaxis(jax.lax.scan(step, fresh_state(row), steps)[1], 0, 1)
+        return jnp.moveaxis(jax.lax.scan(step, zeros, steps)[1], 0, 1)
 
-    same(differentiated(row, by_steps)(x, packed()), whole(row)(x, packed()), "single steps")
+    same(differentiated(row, by_steps)(x, packed(row)), whole(row)(x, packed(row)), "single steps")
 
 
 def check_segment(row: Row) -> None:
     """A packed document equals itself alone; the others do not notice what is in it."""
-    x = inputs(row)
-    among = whole(row)(x, packed()).y
-    for b, number in ((0, 2), (1, 5)):
+    x, context = inputs(row), packed(row)
+    among = whole(row)(x, context).y
+    for b, number in ((0, 2), (1, 8)):  # of one length, so that one program serves both
         at = np.flatnonzero(SEGMENTS[b] == number)
-        alone = applied(row)(x[b : b + 1, at])[0]
+        own = Context()
+        if row.memory:
+            own = own.replace(
+                memory=context.memory[b : b + 1],
+                memory_segments=(context.memory_segments[b : b + 1] == number).astype(int),
+            )
+        alone = applied(row)(x[b : b + 1, at], None, own)[0]
         close(among[b : b + 1, at], alone, f"document {number} of row {b} alone")
     for b, number in ((0, 1), (0, 3), (1, 5)):
         inside = np.zeros((BATCH, LENGTH, 1), bool)
@@ -255,62 +338,72 @@ def check_segment(row: Row) -> None:
             other = jnp.where(inside[..., 0], (x + 1) % VOCABULARY, x)
         else:
             other = jnp.where(inside, -3.0 * x + 1.0, x)
+        other_context = context
+        if row.memory:
+            theirs = np.zeros((*MEMORY_SEGMENTS.shape, 1), bool)
+            theirs[b] = (MEMORY_SEGMENTS[b] == number)[:, None]
+            changed = jnp.where(theirs, 1.0 - 2.0 * context.memory, context.memory)
+            other_context = context.replace(memory=changed)
         weigh = np.where(inside, 0.0, 1.0).astype(np.float32)
-        before = whole(row)(x, packed(), weigh)
-        after = whole(row)(other, packed(), weigh)
+        before = whole(row)(x, context, weigh)
+        after = whole(row)(other, other_context, weigh)
         what = f"altering document {number} of row {b} changes another's"
         identical(before.y * weigh, after.y * weigh, f"{what} output")
         identical(before.d_variables, after.d_variables, f"{what} parameter gradient")
-        if not row.tokens:
-            identical(before.d_x, after.d_x, f"{what} gradient")
+        identical((before.d_x, before.d_memory), (after.d_x, after.d_memory), f"{what} gradient")
 
 
 def check_padding(row: Row) -> None:
     """A padded step is no step, whatever is written there."""
-    x, pad = inputs(row), SEGMENTS == 0
-    clean = whole(row)(x, packed())
+    x, context, pad = inputs(row), packed(row), SEGMENTS == 0
+    clean = whole(row)(x, context)
     assert not np.any(np.asarray(clean.y)[pad]), "output at padding"
-    if row.tokens:
-        dirty = whole(row)(jnp.where(pad, -1, x), packed())
-    else:
-        dirty = whole(row)(jnp.where(pad[..., None], jnp.nan, x), packed())
-        assert not np.any(np.asarray(dirty.d_x)[pad]), "gradient at padding"
+    dirty_x = jnp.where(pad, -1, x) if row.tokens else jnp.where(pad[..., None], jnp.nan, x)
+    if row.memory:
+        none = (MEMORY_SEGMENTS == 0)[..., None]
+        context = context.replace(memory=jnp.where(none, jnp.nan, context.memory))
+    dirty = whole(row)(dirty_x, context)
     identical(dirty.y, clean.y, "what is written at padding changes outputs")
     identical(dirty.d_variables, clean.d_variables, "what is written at padding changes gradients")
+    if dirty.d_x is not None:
+        assert not np.any(np.asarray(dirty.d_x)[pad]), "gradient at padding"
+    if dirty.d_memory is not None:
+        assert not np.any(np.asarray(dirty.d_memory)[MEMORY_SEGMENTS == 0]), "gradient at padding"
 
     if not row.layer.streams:
         return
     # A document, cut; a call of nothing but padding; the rest, with padding in front of it.
-    k, apply = 6, applied(row)
-    ones, none = jnp.ones((BATCH, LENGTH), jnp.int32), jnp.zeros((BATCH, 4), jnp.int32)
-    wanted = whole(row)(x, Context()).y
-    y, state = apply(x[:, :k], None, Context(segments=ones[:, :k]))
-    _, after = apply(x[:, :4], state, Context(segments=none))
+    k, apply = 10, applied(row)
+    y, state = apply(x[:, :k], fresh_state(row), ones(row, k))
+    _, after = apply(x[:, :k], state, ones(row, k, start=k))
     identical(after, state, "padding changes the state")
-    z, _ = apply(
-        jnp.concatenate([x[:, :4], x[:, k:]], axis=1),
-        after,
-        Context(segments=jnp.concatenate([none, ones[:, k:]], axis=1)),
-    )
-    close(jnp.concatenate([y, z[:, 4:]], axis=1), wanted, "padding before the rest of a document")
+    rest = jnp.concatenate([x[:, :1], x[:, k:]], axis=1)
+    z, _ = apply(rest, after, ones(row, k, start=1))
+    wanted = whole(row)(x, ones(row)).y
+    close(jnp.concatenate([y, z[:, 1:]], axis=1), wanted, "padding before the rest of a document")
 
 
 def check_causality(row: Row) -> None:
     """An output depends on its own step, on those within reach, and on no others."""
     if not row.layer.streams:
         return
-    weights, x = variables(row), inputs(row)[:1]
+    x, context = inputs(row), ones(row)
     if row.tokens:
-        y = np.asarray(applied(row)(x)[0])
+        y = np.asarray(applied(row)(x, None, context)[0])
         depends = np.zeros((LENGTH, LENGTH), bool)
         for s in range(LENGTH):
-            other = applied(row)(x.at[0, s].set((x[0, s] + 1) % VOCABULARY))[0]
-            depends[:, s] = np.any(np.asarray(other) != y, axis=(0, 2))
+            other = applied(row)(x.at[0, s].set((x[0, s] + 1) % VOCABULARY), None, context)[0]
+            depends[:, s] = np.any(np.asarray(other)[0] != y[0], axis=1)
     else:
-        y, pull = jax.vjp(lambda x: row.layer.apply(weights, x)[0], x)
-        toward = jax.random.normal(jax.random.key(2), y.shape)
-        at = jnp.eye(LENGTH)[:, None, :, None] * toward[None]
-        depends = np.any(np.asarray(jax.jit(jax.vmap(pull))(at)[0]) != 0, axis=(1, 3))
+
+        @jax.jit
+        def jacobian(weights: Any, x: jax.Array, context: Context) -> jax.Array:
+            """Of each step, along one direction drawn at random: `[T, B, S, D]`."""
+            y, pull = jax.vjp(lambda x: row.layer.apply(weights, x, None, context)[0], x)
+            toward = jax.random.normal(jax.random.key(2), y.shape)
+            return jax.vmap(pull)(jnp.eye(LENGTH)[:, None, :, None] * toward[None])[0]
+
+        depends = np.any(np.asarray(jacobian(variables(row), x, context))[:, 0] != 0, axis=2)
     reach = LENGTH if row.reach is None else row.reach
     for t in range(LENGTH):
         first = max(0, t - reach + 1)
@@ -322,31 +415,31 @@ def check_causality(row: Row) -> None:
 
 def check_dtype(row: Row) -> None:
     """The dtype of x is the dtype of y, jit changes nothing, and nothing seen gives zeros."""
-    x = inputs(row)
-    y = whole(row)(x, packed()).y
-    close(row.layer.apply(variables(row), x, None, packed())[0], y, "eager is not jit")
+    x, context = inputs(row), packed(row)
+    y = whole(row)(x, context).y
+    close(row.layer.apply(variables(row), x, None, context)[0], y, "eager is not jit")
     if not row.tokens:
         assert y.dtype == x.dtype, f"float32 became {y.dtype}"
         # Long enough for a carry kept in bfloat16 to go astray.
         long = jnp.tile(x, (1, 16, 1)).astype(jnp.bfloat16)
-        half = applied(row)(long)[0]
+        half = applied(row)(long, None, unsaid(row))[0]
         assert half.dtype == jnp.bfloat16, f"bfloat16 became {half.dtype}"
-        wanted = np.asarray(applied(row)(long.astype(jnp.float32))[0])
+        wanted = np.asarray(applied(row)(long.astype(jnp.float32), None, unsaid(row))[0])
         error = np.max(np.abs(np.asarray(half, np.float32) - wanted))
         assert error <= 3e-2 * np.max(np.abs(wanted)), f"bfloat16 is off by {error:.2e}"
-    nothing = Context(segments=jnp.asarray(SEGMENTS).at[0].set(0))
+    nothing = give(row, np.where([[1], [0], [0]], 0, SEGMENTS), MEMORY_SEGMENTS * [[1], [0], [1]])
     result = whole(row)(x, nothing)
     assert not np.any(np.asarray(result.y[0])), "a row that sees nothing gives something"
-    for leaf in jax.tree.leaves((result.y, result.d_x, result.d_variables)):
+    for leaf in jax.tree.leaves(vars(result)):
         assert np.all(np.isfinite(leaf)), "a row that sees nothing gives NaN"
 
 
 def check_refusal(row: Row) -> None:
     """A layer that does not stream takes no state, gives none, and says why."""
     weights, x = variables(row), inputs(row)
-    assert row.layer.apply(weights, x)[1] == (), "a state is returned"
+    assert row.layer.apply(weights, x, None, ones(row))[1] == (), "a state is returned"
     try:
-        row.layer.apply(weights, x, jnp.zeros((BATCH, 1)))
+        row.layer.apply(weights, x, jnp.zeros((BATCH, 1)), ones(row))
     except ValueError as error:
         assert "later steps" in str(error), f"the refusal does not say why: {error}"
     else:

@@ -14,7 +14,7 @@ from recattn_jax.models import hybrids
 from tests import laws
 from tests.laws import TABLE, Row
 
-ABSTRACT = {"SequenceLayer", "Recurrent", "Pointwise"}
+ABSTRACT = {"SequenceLayer", "Combinator", "Recurrent", "Pointwise"}
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,13 @@
 
     python -m experiments.benchmarks.layers [--rounds=9] [--out=FILE.json]
 
-Each round runs every implementation once, so that a machine whose speed drifts slows them all
-alike; what is compared is medians. Absolute times hold for the machine they were taken on only.
-torch is left out where it is not installed (`pip install torch`).
+Each round runs every implementation once; what is compared is medians. Absolute times hold for the
+machine they were taken on only. torch is left out where it is not installed (`pip install torch`).
 """
 
 import importlib.util
 import json
 import os
-import platform
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from experiments.benchmarks.timing import machine, medians
 from recattn_jax.layers import LSTM
 
 ROUNDS = flags.DEFINE_integer("rounds", 9, "How often each implementation is timed.")
@@ -42,8 +39,8 @@ def jax_programs(layer: nn.Module, read: Callable[[Any], jax.Array], x: jax.Arra
 
     forward, both = jax.jit(loss), jax.jit(jax.grad(loss, (0, 1)))
     return {
-        "forward": lambda: jax.block_until_ready(forward(variables, x)),
-        "both": lambda: jax.block_until_ready(both(variables, x)),
+        "forward": lambda: forward(variables, x),
+        "both": lambda: both(variables, x),
     }
 
 
@@ -66,29 +63,11 @@ def torch_programs(x: jax.Array, units: int) -> Programs:
     return {"forward": forward, "both": both}
 
 
-def measure(programs: dict[str, Programs], rounds: int) -> dict[str, dict[str, float]]:
-    """Median milliseconds of each program, all run in turn in each round."""
-    times: dict[tuple[str, str], list[float]] = {}
-    for kind in ("forward", "both"):
-        for program in programs.values():
-            program[kind]()  # compiles
-        for _ in range(rounds):
-            for name, program in programs.items():
-                start = time.perf_counter()
-                program[kind]()
-                times.setdefault((name, kind), []).append(time.perf_counter() - start)
-    return {
-        name: {kind: 1e3 * statistics.median(times[name, kind]) for kind in ("forward", "both")}
-        for name in programs
-    }
-
-
 def main(argv: list[str]) -> None:
     """Prints a table; saves it where asked to."""
     del argv
     with_torch = importlib.util.find_spec("torch") is not None
-    kind = jax.devices()[0].device_kind
-    print(f"{platform.machine()} {kind}, {os.cpu_count()} cores, jax {jax.__version__}")
+    print(machine())
     print("LSTM, float32, median ms forward / forward+backward; ratio of forward+backward")
     rows = []
     for batch, steps, width, units in SHAPES:
@@ -99,7 +78,11 @@ def main(argv: list[str]) -> None:
         }
         if with_torch:
             programs["torch"] = torch_programs(x, units)
-        times = measure(programs, ROUNDS.value)
+        times = {name: {} for name in programs}
+        for kind in ("forward", "both"):
+            one_kind = {name: program[kind] for name, program in programs.items()}
+            for name, milliseconds in medians(one_kind, ROUNDS.value).items():
+                times[name][kind] = milliseconds
         shape = f"B{batch} T{steps} D{width} H{units}"
         own = times["recattn_jax"]["both"]
         ratios = {name: own / times[name]["both"] for name in times if name != "recattn_jax"}

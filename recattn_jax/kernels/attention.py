@@ -1,15 +1,18 @@
-"""Dot-product attention: pure functions on arrays.
+"""Attention: pure functions on arrays.
 
 What a query may look at is decided by `Marks`: a step sees the steps of its own document, up to
-itself where attention is causal, and no further away than the window.
+itself where attention is causal, and no further away than the window. How strongly it looks is
+decided by `Scoring`: a comparison of queries and keys, a bias by distance, and sinks. One function,
+`attend`, turns both into weights; documents, windows and ring buffers are ways of calling it.
 """
 
-import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels.scores import scaled_dot_scores, wide
 from recattn_jax.shapes import Array, Bool, Float, Heads, Int
 
 
@@ -18,6 +21,13 @@ class Marks(NamedTuple):
 
     segments: Int[Array, "B T"]
     positions: Int[Array, "B T"]
+
+
+class Reach(NamedTuple):
+    """How far a step looks: not past itself where causal, and less than `window` steps away."""
+
+    causal: bool
+    window: int | None
 
 
 def attention_mask(
@@ -49,108 +59,181 @@ def attention_mask(
 
 
 def safe_softmax(
-    scores: Float[Array, "*batch S"], mask: Bool[Array, "*batch S"]
+    scores: Float[Array, "*batch S"],
+    mask: Bool[Array, "*batch S"],
+    sinks: Float[Array, "*#batch 1"] | None = None,
 ) -> Float[Array, "*batch S"]:
-    """A softmax over what is seen, in float32; where nothing is seen the weights are zeros.
+    """A softmax over what is seen; where nothing is seen the weights are zeros.
 
-    `w_s = m_s exp(e_s) / sum_r m_r exp(e_r)`. Values and gradients are finite in every row.
+    `w_s = m_s exp(e_s) / (exp(sink) + sum_r m_r exp(e_r))`, without the first term where there is
+    no sink. Values and gradients are finite in every row.
 
     Args:
       scores: `[..., S]`, finite.
       mask: `[..., S]`.
+      sinks: `[..., 1]`, scores that take part in the sum only; they draw weight away.
 
     Returns:
-      Weights `[..., S]`, float32, that sum to 1 or, where nothing is seen, to 0.
+      Weights `[..., S]`, float32 or wider. They sum to 1, to less with a sink, and to 0 where
+      nothing is seen.
 
     >>> safe_softmax(jnp.zeros((2, 2)), jnp.array([[True, True], [False, False]])).tolist()
     [[0.5, 0.5], [0.0, 0.0]]
     """
-    scores = jnp.where(mask, scores.astype(jnp.float32), -jnp.inf)
+    scores = jnp.where(mask, scores.astype(wide(scores.dtype)), -jnp.inf)
     top = jnp.max(scores, axis=-1, keepdims=True)
+    if sinks is not None:
+        top = jnp.maximum(top, sinks)
     top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0.0))
     weights = jnp.exp(scores - top)
     total = jnp.sum(weights, axis=-1, keepdims=True)
+    if sinks is not None:
+        total = total + jnp.exp(sinks - top)
     return weights / jnp.where(total > 0, total, 1.0)
 
 
-def dot_product_attention(
-    queries: Heads,
-    keys: Float[Array, "B S H K"],
-    values: Float[Array, "B S H K"],
-    mask: Bool[Array, "B T S"] | None,
-) -> Heads:
-    """Attention by scaled dot products.
+class Scoring(NamedTuple):
+    """How queries and keys become weights: `softmax(compare(q, k) + bias(distance))`.
 
-    `y_t = sum_s softmax_s(q_t . k_s / sqrt(K)) v_s`, over the keys that t may look at.
+    Attributes:
+      compare: from queries `[B, T, H, K]` and keys `[B, S, G, K]` to scores `[B, H, T, S]`.
+      bias: from distances `[B, T, S]`, the position of the query less that of the key, to what is
+        added to the scores, `[B, H, T, S]`; None for nothing.
+      sinks: `[H]`, a score for each head that only stands in the softmax's denominator; None for
+        none.
+    """
+
+    compare: Callable[[Array, Array], Array] = scaled_dot_scores
+    bias: Callable[[Array], Array] | None = None
+    sinks: Float[Array, " H"] | None = None
+
+
+class Attended(NamedTuple):
+    """What attention gives: mixed values `[B, T, H, V]` and the weights they were mixed with."""
+
+    mixed: Array
+    weights: Array
+
+
+def attend(
+    queries: Heads,
+    keys: Float[Array, "B S G K"],
+    values: Float[Array, "B S G V"],
+    mask: Bool[Array, "B T S"] | None,
+    scoring: Scoring = Scoring(),
+    distance: Int[Array, "B T S"] | None = None,
+) -> Attended:
+    """Attention: every query takes a weighted mean of the values that it may look at.
+
+    `y_t = sum_s softmax_s(compare(q_t, k_s) + bias(t - s)) v_s`.
+
+    Args:
+      queries: `[B, T, H, K]`; H is a multiple of G, and the keys of a group are never repeated.
+      keys: `[B, S, G, K]`.
+      values: `[B, S, G, V]`.
+      mask: `[B, T, S]`, true where a query may look; None for everywhere.
+      scoring: how queries and keys become weights.
+      distance: `[B, T, S]`, for the bias, where there is one.
+
+    Returns:
+      Mixed values `[B, T, H, V]` in the dtype of the queries, zeros where a query sees nothing;
+      and weights `[B, H, T, S]`, float32 or wider, as scores are.
+
+    >>> q = jnp.ones((1, 3, 2, 4))
+    >>> attend(q, q, q, None).mixed.shape
+    (1, 3, 2, 4)
+    """
+    scores_BHTS = scoring.compare(queries, keys)
+    if scoring.bias is not None:
+        scores_BHTS = scores_BHTS + scoring.bias(distance)
+    mask_BHTS = True if mask is None else mask[:, None]
+    sinks = None if scoring.sinks is None else scoring.sinks[None, :, None, None]
+    weights_BHTS = safe_softmax(scores_BHTS, jnp.broadcast_to(mask_BHTS, scores_BHTS.shape), sinks)
+    batch, heads, length, sources = weights_BHTS.shape
+    groups = values.shape[2]
+    mixed_BTGRV = jnp.einsum(
+        "bgrts,bsgv->btgrv",
+        weights_BHTS.reshape((batch, groups, heads // groups, length, sources)).astype(
+            values.dtype
+        ),
+        values,
+        preferred_element_type=weights_BHTS.dtype,
+    )
+    mixed_BTHV = mixed_BTGRV.reshape((batch, length, heads, values.shape[-1]))
+    return Attended(mixed_BTHV.astype(queries.dtype), weights_BHTS)
+
+
+def document_attention(
+    queries: Heads,
+    keys: Float[Array, "B S G K"],
+    values: Float[Array, "B S G V"],
+    query_marks: Marks,
+    key_marks: Marks,
+    reach: Reach,
+    scoring: Scoring = Scoring(),
+) -> Attended:
+    """Attention among steps that know where they stand: `attend` under `attention_mask`.
 
     Args:
       queries: `[B, T, H, K]`.
-      keys: `[B, S, H, K]`.
-      values: `[B, S, H, K]`.
-      mask: `[B, T, S]`, true where a query may look; None for everywhere.
+      keys: `[B, S, G, K]`.
+      values: `[B, S, G, V]`.
+      query_marks: document and position of every query, `[B, T]`.
+      key_marks: of every key, `[B, S]`.
+      reach: how far a query looks.
+      scoring: how queries and keys become weights.
 
     Returns:
-      `[B, T, H, K]` in the dtype of the queries; zeros where a query sees nothing. Scores and
-      weights are float32.
+      Mixed values `[B, T, H, V]` and weights `[B, H, T, S]`.
 
-    >>> q = jnp.ones((1, 3, 2, 4))
-    >>> dot_product_attention(q, q, q, None).shape
-    (1, 3, 2, 4)
-
-    Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762.
+    >>> q, t = jnp.ones((1, 6, 2, 4)), jnp.arange(6)[None]
+    >>> marks = Marks(jnp.ones_like(t), t)
+    >>> document_attention(q, q, q, marks, marks, Reach(True, None)).mixed.shape
+    (1, 6, 2, 4)
     """
-    scores_BHTS = jnp.einsum(
-        "bthk,bshk->bhts", queries, keys, preferred_element_type=jnp.float32
-    ) / math.sqrt(queries.shape[-1])
-    mask_BHTS = True if mask is None else mask[:, None]
-    weights_BHTS = safe_softmax(scores_BHTS, jnp.broadcast_to(mask_BHTS, scores_BHTS.shape))
-    mixed_BTHK = jnp.einsum(
-        "bhts,bshk->bthk",
-        weights_BHTS.astype(values.dtype),
-        values,
-        preferred_element_type=jnp.float32,
-    )
-    return mixed_BTHK.astype(queries.dtype)
+    mask = attention_mask(query_marks, key_marks, *reach)
+    distance_BTS = query_marks.positions[:, :, None] - key_marks.positions[:, None, :]
+    return attend(queries, keys, values, mask, scoring, distance_BTS)
 
 
 def windowed_attention(
     queries: Heads,
-    keys: Heads,
-    values: Heads,
+    keys: Float[Array, "B T G K"],
+    values: Float[Array, "B T G V"],
     marks: Marks,
-    causal: bool,
-    window: int,
-) -> Heads:
+    reach: Reach,
+    scoring: Scoring = Scoring(),
+) -> Attended:
     """Self-attention within a window, in blocks: time and memory are linear in T.
 
-    The same values as `dot_product_attention` under `attention_mask` of the same marks. A query
-    block of `window` steps looks at its own block of keys and its neighbours only. Padding may
-    stand before or after a document, not inside it.
+    The same values as `document_attention`. A query block of `window` steps looks at its own block
+    of keys and its neighbours only. Padding may stand before or after a document, not inside it.
 
     Args:
       queries: `[B, T, H, K]`.
-      keys: `[B, T, H, K]`.
-      values: `[B, T, H, K]`.
+      keys: `[B, T, G, K]`.
+      values: `[B, T, G, V]`.
       marks: document and position of every step, `[B, T]`.
-      causal: whether steps after the query are hidden.
-      window: only positions less than this far from the query are seen.
+      reach: how far a query looks; its window is a number.
+      scoring: how queries and keys become weights.
 
     Returns:
-      `[B, T, H, K]` in the dtype of the queries.
+      Mixed values `[B, T, H, V]`, and the weights: `[B, H, T, T]` where T is no longer than the
+      window, else `[B, N, H, W, R W]`, in N blocks of queries, of which block n looks at the R
+      blocks n - 1 and n (and n + 1, if not causal).
 
     >>> q, t = jnp.ones((1, 6, 2, 4)), jnp.arange(6)[None]
-    >>> windowed_attention(q, q, q, Marks(jnp.ones_like(t), t), causal=True, window=2).shape
+    >>> windowed_attention(q, q, q, Marks(jnp.ones_like(t), t), Reach(True, 2)).mixed.shape
     (1, 6, 2, 4)
 
     Beltagy et al., Longformer, 2020, arXiv:2004.05150.
     """
-    length = queries.shape[1]
+    length, window = queries.shape[1], reach.window
+    assert window is not None, "a window is what this is about"
     if length <= window:
-        return dot_product_attention(
-            queries, keys, values, attention_mask(marks, marks, causal, window)
-        )
+        return document_attention(queries, keys, values, marks, marks, reach, scoring)
     blocks = -(-length // window)
-    around = (-1, 0) if causal else (-1, 0, 1)
+    around = (-1, 0) if reach.causal else (-1, 0, 1)
 
     def own(x: Array) -> Array:
         """`[B, T, ...]` -> `[B, N, window, ...]`, padded with zeros."""
@@ -168,14 +251,21 @@ def windowed_attention(
         """`[B, N, ...]` -> `[B * N, ...]`."""
         return x.reshape((x.shape[0] * x.shape[1], *x.shape[2:]))
 
-    mask = attention_mask(
+    def unfold(x: Array) -> Array:
+        """`[B * N, ...]` -> `[B, N, ...]`."""
+        return x.reshape((-1, blocks, *x.shape[1:]))
+
+    mixed, weights = document_attention(
+        fold(own(queries)),
+        fold(near(keys)),
+        fold(near(values)),
         Marks(*(fold(own(m)) for m in marks)),
         Marks(*(fold(near(m)) for m in marks)),
-        causal,
-        window,
+        reach,
+        scoring,
     )
-    mixed = dot_product_attention(fold(own(queries)), fold(near(keys)), fold(near(values)), mask)
-    return mixed.reshape((queries.shape[0], blocks * window, *mixed.shape[2:]))[:, :length]
+    mixed_BTHV = mixed.reshape((-1, blocks * window, *mixed.shape[2:]))[:, :length]
+    return Attended(mixed_BTHV, unfold(weights))
 
 
 def ring_slots(

@@ -120,3 +120,83 @@ def document_positions(
     first_BT = jnp.where(starts_BT, count_BT - 1, -position_B[:, None])
     began_BT = jax.lax.cummax(first_BT, axis=1)
     return (count_BT - 1 - began_BT).astype(jnp.int32)
+
+
+class Places(NamedTuple):
+    """Where steps stand in their documents, and where a stream stands after them.
+
+    Attributes:
+      segments: `[B, T]`, the number of each step's document; 0 is padding.
+      positions: `[B, T]`, real steps of the document before each step.
+      segment: `[B]`, the last real number after all steps.
+      position: `[B]`, real steps of that document so far.
+    """
+
+    segments: Segments
+    positions: Int[Array, "B T"]
+    segment: Int[Array, " B"]
+    position: Int[Array, " B"]
+
+
+def follow_positions(
+    segments_BT: Segments | None,
+    length: int,
+    before_B: Int[Array, " B"],
+    position_B: Int[Array, " B"],
+) -> Places:
+    """Where each step stands in its document.
+
+    Args:
+      segments_BT: segment numbers `[B, T]`, 0 for padding; None for ones.
+      length: T.
+      before_B: the last real number of what came earlier in the stream, 0 for nothing.
+      position_B: real steps of that document so far.
+
+    Returns:
+      Where the steps stand, and the stream after them.
+
+    >>> numbers = jnp.array([[3, 3, 0, 4]])
+    >>> follow_positions(numbers, 4, jnp.array([3]), jnp.array([5])).positions.tolist()
+    [[5, 6, 6, 0]]
+    """
+    if segments_BT is None:
+        segments_BT = jnp.ones((before_B.shape[0], length), jnp.int32)
+    starts_BT, last_B = document_starts(segments_BT, before_B)
+    positions_BT = document_positions(segments_BT, starts_BT, position_B)
+    return Places(segments_BT, positions_BT, last_B, positions_BT[:, -1] + 1)
+
+
+def compact(segments: Int[Array, "*batch T"]) -> tuple[Int[Array, "*batch T"], ...]:
+    """Takes the padding out of rows: where the real steps are, and where they go.
+
+    Args:
+      segments: segment numbers `[..., T]`, 0 for padding.
+
+    Returns:
+      `[..., T]`, the indices of the real steps, in order, and then of the padding; `[..., T]`, the
+      number of real steps before each step.
+
+    >>> order, rank = compact(jnp.array([0, 7, 0, 7]))
+    >>> order.tolist(), rank.tolist()
+    ([1, 3, 0, 2], [0, 0, 1, 1])
+    """
+    real = segments > 0
+    order = jnp.argsort(~real, axis=-1, stable=True)
+    return order, (jnp.cumsum(real, axis=-1) - real).astype(jnp.int32)
+
+
+def take_steps(x_BT: Array, steps_BN: Int[Array, "B N"]) -> Array:
+    """Takes steps of each row, `[B, T, ...] -> [B, N, ...]`.
+
+    Args:
+      x_BT: `[B, T, ...]`.
+      steps_BN: indices of steps, each from 0 to T - 1.
+
+    Returns:
+      `[B, N, ...]`.
+
+    >>> take_steps(jnp.array([[5, 6, 7]]), jnp.array([[2, 0]])).tolist()
+    [[7, 5]]
+    """
+    index = steps_BN.reshape((*steps_BN.shape, *(1,) * (x_BT.ndim - 2)))
+    return jnp.take_along_axis(x_BT, index, axis=1)

@@ -1,8 +1,27 @@
 """Sequence layers: recurrence, attention, and the ways of combining them."""
 
 from recattn_jax.layers.attention import AttentionState, SelfAttention
-from recattn_jax.layers.base import Context, SequenceLayer, Stacked, map_batch, zero_state
-from recattn_jax.layers.combinators import Parallel, Repeat, Residual, Serial, add, concat
+from recattn_jax.layers.base import (
+    Combinator,
+    Context,
+    SequenceLayer,
+    Stacked,
+    map_batch,
+    zero_state,
+)
+from recattn_jax.layers.blocks import BlockRecurrent, BlockState
+from recattn_jax.layers.combinators import AttendToInput, Parallel, Residual, Serial
+from recattn_jax.layers.combine import (
+    Combine,
+    FixedGate,
+    Gate,
+    LSTMGate,
+    NormalizedMean,
+    add,
+    concat,
+)
+from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
+from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
 from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
@@ -13,32 +32,86 @@ from recattn_jax.layers.pointwise import (
     Pointwise,
     RMSNorm,
 )
+from recattn_jax.layers.positions import (
+    ALiBi,
+    LearnedPositions,
+    Positions,
+    PositionState,
+    RelativeBias,
+    Rotary,
+    SinusoidalPositions,
+)
 from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
+from recattn_jax.layers.time import (
+    Bidirectional,
+    Chunked,
+    ChunkedState,
+    Feedback,
+    FeedbackState,
+    Local,
+    LocalState,
+)
 
 __all__ = [
     "LSTM",
     "RNN",
+    "ALiBi",
+    "Additive",
+    "AttendToInput",
     "AttentionState",
+    "Bidirectional",
+    "BlockRecurrent",
+    "BlockState",
+    "Chunked",
+    "ChunkedState",
+    "Combinator",
+    "Combine",
     "Context",
+    "Cosine",
+    "CrossAttention",
     "Dense",
+    "Dot",
     "Dropout",
     "Embed",
+    "Feedback",
+    "FeedbackState",
+    "FixedGate",
+    "Gate",
     "GatedMLP",
+    "General",
     "Identity",
+    "LSTMGate",
     "LayerNorm",
+    "LearnedPositions",
+    "Local",
+    "LocalState",
+    "LocationAttention",
+    "LocationState",
+    "NormalizedMean",
     "Parallel",
     "Pointwise",
+    "PositionState",
+    "Positions",
     "RMSNorm",
     "Recurrent",
     "RecurrentState",
+    "RelativeBias",
+    "Remat",
     "Repeat",
     "Residual",
+    "Rotary",
+    "ScaledDot",
+    "Score",
     "SelfAttention",
     "SequenceLayer",
     "Serial",
+    "SinusoidalPositions",
     "Stacked",
+    "Tied",
     "add",
     "concat",
     "map_batch",
+    "stack",
     "zero_state",
 ]

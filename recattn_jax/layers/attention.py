@@ -1,17 +1,132 @@
-"""Attention layers."""
+"""Self-attention, and the template of all multi-head attention."""
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from recattn_jax import partition
 from recattn_jax.kernels import attention, segments
-from recattn_jax.kernels.attention import Marks
-from recattn_jax.kernels.positions import rotary
+from recattn_jax.kernels.attention import Attended, Marks, Reach, Scoring
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.positions import Positions, Rotary, mark
+from recattn_jax.layers.scores import ScaledDot, Score
 from recattn_jax.shapes import Activations, Array, Float, Heads, Int
+
+Made = TypeVar("Made")
+
+
+class MultiHead(SequenceLayer):
+    """The template of multi-head attention (abstract): projections, and the score's parameters.
+
+    Parameters: `query/kernel [D, H, K]`, `key/kernel [M, G, K]`, `value/kernel [M, G, K]` and
+    `out/kernel [H, K, D]`, with a `bias` each where `use_bias` says so; K is D / H.
+
+    Attributes:
+      heads: H; the width of the queries must divide by it.
+      kv_heads: G, heads of keys and values, of which each serves H / G heads of queries; None is H.
+      score: how queries and keys are compared.
+      use_bias: whether the projections have biases.
+      project: whether there are projections at all. Without them inputs are only split into heads,
+        and the output is as wide as what is looked at.
+    """
+
+    heads: int
+    kv_heads: int | None = None
+    score: Score = ScaledDot()
+    use_bias: bool = False
+    project: bool = True
+
+    @nn.compact
+    def declare(self, make: Callable[[], Made]) -> Made:
+        """Calls what declares parameters: from any method, and again for the same names."""
+        return make()
+
+    def parameter(
+        self, name: str, start: nn.initializers.Initializer, shape: tuple[int, ...]
+    ) -> Array:
+        """A parameter of this layer, float32."""
+        return self.declare(lambda: self.param(name, start, shape, jnp.float32))
+
+    def dense(
+        self, name: str, x: Array, features: tuple[int, ...], axis: tuple[int, ...] = (-1,)
+    ) -> Array:
+        """A linear map of some axes to others, with the dtype of x."""
+        return self.declare(
+            lambda: nn.DenseGeneral(
+                features, axis, use_bias=self.use_bias, dtype=x.dtype, name=name
+            )(x)
+        )
+
+    def split_queries(self, x: Activations) -> Heads:
+        """Queries `[B, T, H, K]`, before the score transforms them."""
+        if self.project:
+            return self.dense("query", x, (self.heads, self.size(x.shape[-1])))
+        return self._split("x", x)
+
+    def split_sources(self, sources: Float[Array, "B S M"], size: int) -> tuple[Heads, Heads]:
+        """Transformed keys `[B, S, G, K]` and values `[B, S, G, V]` of what is looked at."""
+        if self.project:
+            shape = (self.groups(), size)
+            keys = self.dense("key", sources, shape)
+            values = self.dense("value", sources, shape)
+        else:
+            keys = values = self._split("what is looked at", sources)
+        return self.score.keys(self.parameter, keys), values
+
+    def transform_queries(self, queries: Heads, keys: Heads) -> Heads:
+        """Queries as the score compares them with these keys."""
+        queries = self.score.queries(self.parameter, queries, keys.shape[-1])
+        if queries.shape[-1] != keys.shape[-1]:
+            raise ValueError(
+                f"{type(self).__name__}: score={self.score} compares queries of head size "
+                f"{queries.shape[-1]} with keys of {keys.shape[-1]}; use General(), or project=True"
+            )
+        return queries
+
+    def join(self, mixed: Heads, width: int) -> Activations:
+        """Mixed values `[B, T, H, V]` to outputs, `width` wide where there are projections."""
+        if self.project:
+            return self.dense("out", mixed, (width,), (-2, -1))
+        return mixed.reshape((*mixed.shape[:2], -1))
+
+    def note(self, weights: Array) -> None:
+        """Sows the weights where the caller collects `intermediates`."""
+        self.sow("intermediates", "weights", weights)
+
+    def size(self, width: int) -> int:
+        """K, of queries that are so wide."""
+        if self.heads < 1 or width % self.heads:
+            raise ValueError(
+                f"{type(self).__name__}: heads={self.heads} must divide the width of x, which is "
+                f"{width}"
+            )
+        return width // self.heads
+
+    def groups(self) -> int:
+        """G, after a look at whether the fields agree."""
+        groups = self.heads if self.kv_heads is None else self.kv_heads
+        if groups < 1 or self.heads % groups:
+            raise ValueError(
+                f"{type(self).__name__}: kv_heads={groups} must divide heads={self.heads}"
+            )
+        if not self.project and (groups != self.heads or self.use_bias):
+            raise ValueError(
+                f"{type(self).__name__}: project=False leaves out the projections that kv_heads="
+                f"{self.kv_heads} and use_bias={self.use_bias} are about; leave these out too"
+            )
+        return groups
+
+    def _split(self, what: str, x: Activations) -> Heads:
+        if x.shape[-1] % self.groups():
+            raise ValueError(
+                f"{type(self).__name__}: heads={self.heads} must divide the width of {what}, "
+                f"which is {x.shape[-1]}"
+            )
+        return x.reshape((*x.shape[:2], self.heads, -1))
 
 
 @struct.dataclass
@@ -19,8 +134,8 @@ class AttentionState:
     """The ring buffer of a windowed attention layer: position p is kept in slot `p mod W`.
 
     Attributes:
-      keys: `[B, W, H, K]`, already rotated.
-      values: `[B, W, H, K]`.
+      keys: `[B, W, G, K]`, transformed and rotated already.
+      values: `[B, W, G, V]`.
       segments: `[B, W]`, the document of each slot; 0 is empty.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
       position: `[B]`, steps of that document so far.
@@ -28,99 +143,137 @@ class AttentionState:
 
     __no_type_check__ = True
 
-    keys: Float[Array, "B W H K"]
-    values: Float[Array, "B W H K"]
+    keys: Float[Array, "B W G K"]
+    values: Float[Array, "B W G V"]
     segments: Int[Array, "B W"]
     segment: Int[Array, " B"]
     position: Int[Array, " B"]
 
 
-class SelfAttention(SequenceLayer):
-    """Multi-head self-attention by scaled dot products.
+class SelfAttention(MultiHead):
+    """Multi-head self-attention.
 
-    `y_t = concat_h(sum_s softmax_s(q_t . k_s / sqrt(K)) v_s) W_o`, over the steps of the same
-    document that t may look at.
+    `y_t = concat_h(sum_s softmax_s(score(q_t, k_s)) v_s) W_o`, over the steps of the same document
+    that t may look at; `q = x W_q`, `k = x W_k`, `v = x W_v`.
 
     Attributes:
       heads: H; the width of x must divide by it.
+      kv_heads: G, heads of keys and values, of which each serves H / G heads of queries; None is H.
+      score: how queries and keys are compared.
+      use_bias: whether the projections have biases.
+      project: whether there are projections at all, W_q to W_o; without them x is only split.
       causal: whether later steps are hidden.
       window: only steps less than this far away are seen, in time and memory linear in T; None is
         the whole document. Attention streams if it is causal and has a window: to stream the full
         kind, give a window at least as long as the longest document.
-      rotary: base of rotary positions, in steps; None for no positions at all.
+      positions: how positions enter: `Rotary()`, `ALiBi()`, `RelativeBias()` or None.
+      sinks: whether every head learns a score, `sinks [H]`, that only stands in the softmax's
+        denominator, so that a head may look at nothing (as in gpt-oss, not a kept first token).
 
-    Call: `[B, T, D] -> [B, T, D]`; state: `AttentionState`, of a size that does not grow.
+    Call: `[B, T, D] -> [B, T, D]`; state: `AttentionState`, of a size that does not grow. With
+    `mutable=["intermediates"]` the weights come out too: `[B, H, T, S]`; with a window shorter than
+    T in blocks, as `kernels.attention.windowed_attention` says; and after a state
+    `[B, N, H, L, W + L]`, in N blocks of L steps that look at the buffer and at themselves.
 
     Raises:
-      ValueError: if D does not divide by `heads`, or `window` is less than 1.
+      ValueError: if widths and heads do not divide, `window` is less than 1, or the state is that
+        of another layer or batch.
 
     >>> layer = SelfAttention(heads=2, window=4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 8)))[0]
 
-    Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762.
+    Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762; sinks: Xiao et al., Efficient
+    streaming language models with attention sinks, 2023, arXiv:2309.17453.
     """
 
-    heads: int
     causal: bool = True
     window: int | None = None
-    rotary: float | None = 10_000.0
+    positions: Positions | None = Rotary()
+    sinks: bool = False
 
     @property
     def streams(self) -> bool:
         return self.causal and self.window is not None
 
-    @nn.compact
     def forward(
         self, x: Activations, state: AttentionState | None, context: Context
     ) -> tuple[Activations, AttentionState | tuple[()]]:
-        batch, _, width = x.shape
-        if self.heads < 1 or width % self.heads:
-            raise ValueError(
-                f"SelfAttention: heads={self.heads} must divide the width of x, which is {width}"
-            )
+        return self.attend(x, x, state, context)
+
+    def attend(
+        self,
+        queries: Activations,
+        sources: Float[Array, "B T M"],
+        state: AttentionState | None,
+        context: Context,
+    ) -> tuple[Activations, AttentionState | tuple[()]]:
+        """Looks from one sequence at another of the same steps; `forward` looks from x at x.
+
+        Args:
+          queries: `[B, T, D]`, what looks; zero at padding.
+          sources: `[B, T, M]`, what is looked at; zero at padding.
+          state: the state that an earlier call returned; None for a fresh one.
+          context: side inputs.
+
+        Returns:
+          `[B, T, D]` (without projections `[B, T, M]`; unspecified at padding) and the state.
+        """
+        batch, length, width = queries.shape
         if self.window is not None and self.window < 1:
             raise ValueError(f"SelfAttention: window={self.window} must be at least 1, or None")
-        if state is not None and state.segment.shape[0] != batch:
-            raise ValueError(
-                f"SelfAttention: state is for a batch of {state.segment.shape[0]}, x has {batch}"
-            )
-        shape = (self.heads, width // self.heads)
-        projections = nn.DenseGeneral((3, *shape), use_bias=False, dtype=x.dtype, name="qkv")
-        queries, keys, values = jnp.moveaxis(projections(x), 2, 0)
-        marks = _mark(x, state, context)
-        if self.rotary is not None:
-            queries, keys = (rotary(a, marks.positions, self.rotary) for a in (queries, keys))
-
+        split_queries = self.split_queries(queries)
+        keys, values = self.split_sources(sources.astype(queries.dtype), self.size(width))
+        self._check_state(state, keys, values)
+        marks = _mark(batch, length, state, context)
+        positions = Positions() if self.positions is None else self.positions
+        split_queries = positions.rotate(
+            self.transform_queries(split_queries, keys), marks.positions
+        )
+        keys = positions.rotate(keys, marks.positions)
+        scoring = Scoring(
+            self.score.comparison(self.parameter, self.heads),
+            positions.bias(self.parameter, self.heads, self.causal),
+            self._sinks(),
+        )
         if state is None:
-            mixed = self._mix(queries, keys, values, marks)
+            mixed, weights = self._mix(split_queries, keys, values, marks, scoring)
             if self.streams:
-                state = self._remember(keys, values, marks, self._empty(keys))
+                state = self._remember(keys, values, marks, self._empty(keys, values))
         else:
-            mixed, state = self._go_on(queries, keys, values, marks, state)
-        y = nn.DenseGeneral(
-            width,
-            axis=(-2, -1),
-            use_bias=False,
-            dtype=x.dtype,
-            name="out",
-        )(mixed)
-        return y, () if state is None else state
+            mixed, weights, state = self._go_on(split_queries, keys, values, marks, scoring, state)
+        if weights is not None:
+            self.note(weights)
+        return self.join(mixed, width), () if state is None else state
 
-    def _mix(self, queries: Heads, keys: Heads, values: Heads, marks: Marks) -> Heads:
+    def _sinks(self) -> Array | None:
+        if not self.sinks:
+            return None
+        return partition.gather(self.parameter("sinks", nn.initializers.zeros, (self.heads,)))
+
+    def _mix(
+        self, queries: Heads, keys: Heads, values: Heads, marks: Marks, scoring: Scoring
+    ) -> Attended:
         """Attention among the steps of x alone."""
-        if self.window is None:
-            mask = attention.attention_mask(marks, marks, self.causal, None)
-            return attention.dot_product_attention(queries, keys, values, mask)
-        return attention.windowed_attention(queries, keys, values, marks, self.causal, self.window)
+        reach = Reach(self.causal, self.window)
+        if self.window is not None:
+            return attention.windowed_attention(queries, keys, values, marks, reach, scoring)
+        return attention.document_attention(queries, keys, values, marks, marks, reach, scoring)
 
     def _go_on(
-        self, queries: Heads, keys: Heads, values: Heads, marks: Marks, state: AttentionState
-    ) -> tuple[Heads, AttentionState]:
+        self,
+        queries: Heads,
+        keys: Heads,
+        values: Heads,
+        marks: Marks,
+        scoring: Scoring,
+        state: AttentionState,
+    ) -> tuple[Heads, Array | None, AttentionState]:
         """Attention of the steps of x to themselves and to the ring buffer, a window at a time."""
         assert self.window is not None  # a state is only kept with a window
         length = queries.shape[1]
         size = min(length, self.window)
         blocks = -(-length // size)
+        noting = self.is_mutable_collection("intermediates")
 
         def cut(x: Array, filled: str = "constant") -> Array:
             """`[B, T, ...] -> [N, B, size, ...]`; what fills the last block is padding."""
@@ -129,36 +282,66 @@ class SelfAttention(SequenceLayer):
             x_BNT = x_BNT.reshape((x.shape[0], blocks, size, *x.shape[2:]))
             return jnp.moveaxis(x_BNT, 1, 0)
 
-        def attend(state: AttentionState, block: tuple[Any, ...]) -> tuple[AttentionState, Heads]:
+        def attend(state: AttentionState, block: tuple[Any, ...]) -> tuple[AttentionState, Any]:
             queries, keys, values, marks = block
             ring = attention.ring_positions(state.position - 1, state.segments.shape[1])
             past = Marks(
                 jnp.concatenate([state.segments, marks.segments], axis=1),
                 jnp.concatenate([ring, marks.positions], axis=1),
             )
-            mixed = attention.dot_product_attention(
+            mixed, weights = attention.document_attention(
                 queries,
                 jnp.concatenate([state.keys, keys], axis=1),
                 jnp.concatenate([state.values, values], axis=1),
-                attention.attention_mask(marks, past, self.causal, self.window),
+                marks,
+                past,
+                Reach(self.causal, self.window),
+                scoring,
             )
-            return self._remember(keys, values, marks, state), mixed
+            after = self._remember(keys, values, marks, state)
+            return after, (mixed, weights if noting else None)
 
         parts = (
             *(cut(x) for x in (queries, keys, values)),
             Marks(cut(marks.segments), cut(marks.positions, "edge")),
         )
-        state, mixed_NBT = jax.lax.scan(attend, state, parts)
-        mixed = jnp.moveaxis(mixed_NBT, 0, 1)
-        return mixed.reshape((queries.shape[0], blocks * size, *mixed.shape[3:]))[:, :length], state
+        state, noted = jax.lax.scan(attend, state, parts)
+        mixed, weights = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), noted)
+        mixed = mixed.reshape((queries.shape[0], blocks * size, *mixed.shape[3:]))[:, :length]
+        return mixed, weights, state
 
-    def _empty(self, keys: Heads) -> AttentionState:
+    def _check_state(self, state: AttentionState | None, keys: Heads, values: Heads) -> None:
+        if state is None:
+            return
+        if not isinstance(state, AttentionState):
+            raise ValueError(
+                "SelfAttention: state must be an AttentionState, as an earlier call returned it; "
+                f"got {type(state).__name__}"
+            )
+        if state.segment.shape[0] != keys.shape[0]:
+            raise ValueError(
+                f"SelfAttention: state is for a batch of {state.segment.shape[0]}, x has "
+                f"{keys.shape[0]}"
+            )
+        for name, kept, new in (("keys", state.keys, keys), ("values", state.values, values)):
+            if kept.shape[1:] != (self.window, *new.shape[2:]):
+                raise ValueError(
+                    f"SelfAttention: state keeps {name} {list(kept.shape[1:])} of a row, this layer"
+                    f" [window, kv_heads, size] = {[self.window, *new.shape[2:]]}; it is the state "
+                    "of another layer"
+                )
+
+    def _empty(self, keys: Heads, values: Heads) -> AttentionState:
         assert self.window is not None
-        batch, _, heads, size = keys.shape
-        empty = jnp.zeros((batch, self.window, heads, size), keys.dtype)
+        batch = keys.shape[0]
         zeros_B = jnp.zeros((batch,), jnp.int32)
-        slots = jnp.zeros((batch, self.window), jnp.int32)
-        return AttentionState(empty, empty, slots, zeros_B, zeros_B)
+        return AttentionState(
+            keys=jnp.zeros((batch, self.window, *keys.shape[2:]), keys.dtype),
+            values=jnp.zeros((batch, self.window, *values.shape[2:]), values.dtype),
+            segments=jnp.zeros((batch, self.window), jnp.int32),
+            segment=zeros_B,
+            position=zeros_B,
+        )
 
     def _remember(
         self, keys: Heads, values: Heads, marks: Marks, state: AttentionState
@@ -182,15 +365,12 @@ class SelfAttention(SequenceLayer):
         )
 
 
-def _mark(x: Activations, state: AttentionState | None, context: Context) -> Marks:
-    """The document and the position of every step of x; padding has those of the step before."""
-    batch, length, _ = x.shape
+def _mark(batch: int, length: int, state: AttentionState | None, context: Context) -> Marks:
     numbers = context.segments
     if numbers is None:
         numbers = jnp.ones((batch, length), jnp.int32)
         if state is None:
             return Marks(numbers, jnp.broadcast_to(jnp.arange(length)[None, :], numbers.shape))
-    zeros = jnp.zeros((batch,), jnp.int32)
-    segment, position = (zeros, zeros) if state is None else (state.segment, state.position)
-    starts, _ = segments.document_starts(numbers, segment)
-    return Marks(numbers, segments.document_positions(numbers, starts, position))
+    zeros_B = jnp.zeros((batch,), jnp.int32)
+    segment, position = (zeros_B, zeros_B) if state is None else (state.segment, state.position)
+    return mark(numbers, segment, position)

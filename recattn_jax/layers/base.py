@@ -23,6 +23,8 @@ class Context:
       memory_segments: `[B, S]`; 0 is padding, and a step looks at the memory of its own number;
         None is memory that every step may look at.
       prepared: what `SequenceLayer.prepare` made of the memory, by the path of the layer.
+      looks_at: `[B, T]`, the number in `memory_segments` that each step looks at; None is the
+        number of its own segment. Set by combinators that number segments anew.
 
     >>> Context.from_lengths(jnp.array([1, 3]), 3).segments.tolist()
     [[1, 0, 0], [1, 1, 1]]
@@ -34,6 +36,7 @@ class Context:
     memory: Float[Array, "B S M"] | None = None
     memory_segments: Int[Array, "B S"] | None = None
     prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    looks_at: Int[Array, "B T"] | None = None
 
     @classmethod
     def from_lengths(cls, lengths: Int[Array, " B"], length: int) -> "Context":
@@ -47,6 +50,32 @@ class Context:
           A context with `segments` `[B, T]`.
         """
         return cls(segments=(jnp.arange(length)[None, :] < lengths[:, None]).astype(jnp.int32))
+
+    def over_time(self, f: Callable[[Array], Array]) -> "Context":
+        """Maps what has a time axis, `[B, T]`, as the combinator that calls this maps x.
+
+        Args:
+          f: a function of an array `[B, T]`.
+
+        Returns:
+          The context with its `segments` and `looks_at` mapped, where it has them.
+        """
+        segments, looks_at = jax.tree.map(f, (self.segments, self.looks_at))
+        return self.replace(segments=segments, looks_at=looks_at)
+
+    def renumber(self, segments: Segments) -> "Context":
+        """Numbers the segments anew; each step still looks at the same part of the memory.
+
+        Args:
+          segments: `[B, T]`, 0 where the segments are 0.
+
+        Returns:
+          The context with these segments.
+        """
+        looks_at = self.segments if self.looks_at is None else self.looks_at
+        if looks_at is None:
+            looks_at = jnp.ones_like(segments)
+        return self.replace(segments=segments, looks_at=looks_at)
 
 
 @struct.dataclass
@@ -170,19 +199,24 @@ class Combinator(SequenceLayer):
     accepts: ClassVar[tuple[Any, ...]] = (jnp.floating, jnp.integer)  # its parts have the last word
 
     def __post_init__(self) -> None:
-        refuse_shared(self, self.parts)
+        refuse_shared(self, self._modules)
         super().__post_init__()
 
     @property
     def parts(self) -> tuple[SequenceLayer, ...]:
         """The layers among the fields, in order."""
+        return tuple(module for module in self._modules if isinstance(module, SequenceLayer))
+
+    @property
+    def _modules(self) -> tuple[nn.Module, ...]:
+        """The modules among the fields: the layers, and what combines them where it learns."""
         values = [
             getattr(self, field.name)
             for field in dataclasses.fields(self)
             if field.name not in ("parent", "name")
         ]
         leaves = jax.tree.leaves(values, is_leaf=lambda node: isinstance(node, nn.Module))
-        return tuple(leaf for leaf in leaves if isinstance(leaf, SequenceLayer))
+        return tuple(leaf for leaf in leaves if isinstance(leaf, nn.Module))
 
     @property
     def streams(self) -> bool:
@@ -212,6 +246,55 @@ def zero_state(module: nn.Module, variables: Any, *inputs: Any) -> State:
     """
     shapes = jax.eval_shape(module.apply, variables, *inputs)[1]
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def blank(layer: SequenceLayer, x: Array, context: Context) -> tuple[Array, State]:
+    """Zeros in the place of what a layer inside of another one would return.
+
+    A loop over time needs the structure of its carry before it runs.
+
+    Args:
+      layer: a bound layer, whose parameters need not exist yet.
+      x: an example input.
+      context: its side inputs.
+
+    Returns:
+      Zeros like its output, and its fresh state.
+    """
+    # A copy outside of this call: what it would write is thrown away.
+    unbound, _ = layer.unbind()
+
+    def run(x: Array, context: Context) -> tuple[Array, State]:
+        return unbound.init_with_output(jax.random.key(0), x, None, context)[0]
+
+    shapes = jax.eval_shape(run, x, context)
+    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+
+def check_state(layer: SequenceLayer, state: Any, kind: type, batch: int) -> None:
+    """Raises if a state is not one that the layer returned for a batch of this size.
+
+    Args:
+      layer: the layer, for the message.
+      state: the state that was given.
+      kind: what it must be.
+      batch: B of x.
+
+    Raises:
+      ValueError: naming what was found.
+
+    >>> from recattn_jax.layers import Identity
+    >>> check_state(Identity(), (jnp.zeros((2, 3)),), tuple, batch=2)
+    """
+    name = type(layer).__name__
+    if not isinstance(state, kind):
+        raise ValueError(
+            f"{name}: state must be a {kind.__name__}, as an earlier call returned it; "
+            f"got {type(state).__name__}"
+        )
+    for leaf in jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Stacked)):
+        if not isinstance(leaf, Stacked) and leaf.shape[0] != batch:
+            raise ValueError(f"{name}: state is for a batch of {leaf.shape[0]}, x has {batch}")
 
 
 def map_batch(f: Callable[[Array], Array], state: State) -> State:
@@ -244,7 +327,7 @@ def refuse_shared(module: nn.Module, children: tuple[nn.Module, ...]) -> None:
       children: its children.
 
     Raises:
-      ValueError: naming the instance and `Repeat`.
+      ValueError: naming the instance, `Repeat` and `Tied`.
 
     >>> refuse_shared(SequenceLayer(), (SequenceLayer(), SequenceLayer()))
     """
@@ -253,7 +336,8 @@ def refuse_shared(module: nn.Module, children: tuple[nn.Module, ...]) -> None:
         if id(part) in seen:
             raise ValueError(
                 f"{type(module).__name__}: the same {type(part).__name__} instance stands twice in "
-                "layers and would share its parameters; make two, or use Repeat for a stack"
+                "its fields and would share its parameters; make two, use Repeat for a stack, or "
+                "Tied to share on purpose"
             )
         seen.add(id(part))
 

@@ -1,52 +1,15 @@
-"""Combinators: layers made of layers. They hand `Context` on, and stream where their parts do."""
+"""Combinators over width: layers in turn, side by side, around a residual, across one another.
 
-import operator
-from collections.abc import Callable, Sequence
-from functools import reduce
-from typing import Any
+They hand `Context` on, and stream where their parts do.
+"""
 
-import flax.linen as nn
-import jax.numpy as jnp
+from collections.abc import Sequence
 
 from recattn_jax import partition
-from recattn_jax.layers.base import Combinator, Context, SequenceLayer, Stacked
+from recattn_jax.layers.attention import SelfAttention
+from recattn_jax.layers.base import Combinator, Context, SequenceLayer, check_state
+from recattn_jax.layers.combine import Combine
 from recattn_jax.shapes import Array, State
-
-
-def add(outputs: Sequence[Array]) -> Array:
-    """Adds the outputs of parallel layers.
-
-    Args:
-      outputs: arrays of one shape.
-
-    Returns:
-      Their sum.
-
-    Raises:
-      ValueError: if the shapes differ: a width of one would be spread over the others in silence.
-
-    >>> add([jnp.ones(2), jnp.ones(2)]).tolist()
-    [2.0, 2.0]
-    """
-    if len({output.shape for output in outputs}) > 1:
-        widths = ", ".join(str(output.shape[-1]) for output in outputs)
-        raise ValueError(f"add: outputs must be equally wide, got widths {widths}")
-    return reduce(operator.add, outputs)
-
-
-def concat(outputs: Sequence[Array]) -> Array:
-    """Joins the outputs of parallel layers along their width.
-
-    Args:
-      outputs: arrays `[B, T, E_i]`.
-
-    Returns:
-      `[B, T, sum of E_i]`.
-
-    >>> concat([jnp.ones((1, 1, 2)), jnp.ones((1, 1, 3))]).shape
-    (1, 1, 5)
-    """
-    return jnp.concatenate(outputs, axis=-1)
 
 
 class Serial(Combinator):
@@ -67,7 +30,7 @@ class Serial(Combinator):
     layers: tuple[SequenceLayer, ...]
 
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
-        states = _split_state(self, state)
+        states = _split_state(self, state, len(self.layers), x.shape[0])
         new = []
         for layer, old in zip(self.layers, states, strict=True):
             x, after = layer(x, old, context)
@@ -80,22 +43,23 @@ class Parallel(Combinator):
 
     Attributes:
       layers: the layers.
-      combine: `add`, `concat`, or any function of a list of arrays `[B, T, E_i]`, step by step.
+      combine: `add`, `concat`, `Gate()`, `NormalizedMean()`, or any function or Linen module of a
+        list of arrays `[B, T, E_i]`, step by step.
 
     Call: `[B, T, D] -> [B, T, E]`; state: a tuple of theirs.
 
     Raises:
       ValueError: if one instance stands twice in `layers`.
 
-    >>> from recattn_jax.layers import LSTM, SelfAttention
+    >>> from recattn_jax.layers import LSTM, SelfAttention, add
     >>> layer = Parallel((LSTM(8), SelfAttention(heads=2, window=16)), combine=add)
     """
 
     layers: tuple[SequenceLayer, ...]
-    combine: Callable[[Sequence[Array]], Array]
+    combine: Combine
 
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
-        states = _split_state(self, state)
+        states = _split_state(self, state, len(self.layers), x.shape[0])
         pairs = [layer(x, old, context) for layer, old in zip(self.layers, states, strict=True)]
         return self.combine([y for y, _ in pairs]), tuple(after for _, after in pairs)
 
@@ -128,58 +92,45 @@ class Residual(Combinator):
         return partition.constrain(x + y), state
 
 
-class Repeat(Combinator):
-    """A stack of copies of one layer, each with its own parameters, compiled once.
+class AttendToInput(Combinator):
+    """A recurrence whose outputs attend over the inputs.
 
-    `y = layer_depth(... layer_1(x))`; parameters and states are stacked, the depth first.
+    `h = recurrence(x)`, `a_t = sum_s softmax_s(score(h_t, x_s)) x_s`, `y = combine([h, a])`, with
+    the projections of the attention around its inputs and its output.
 
     Attributes:
-      stacked: a layer whose output is as wide as its input. Its name stands in the paths of its
-        parameters, and tells rules on paths that their first axis is the depth.
-      depth: number of copies.
+      recurrence: makes the queries.
+      attention: self-attention, whose keys and values are made of x in place of the queries.
+      combine: `add`, `concat`, `Gate()`, or any function or Linen module of two arrays
+        `[B, T, H]`, `[B, T, E]`.
 
-    Call: `[B, T, D] -> [B, T, D]`; state: `Stacked` of the layer's.
+    Call: `[B, T, D] -> [B, T, E]`; state: the two of the parts.
 
-    Raises:
-      ValueError: if the depth is less than 1.
-
-    >>> from recattn_jax.layers import LSTM
-    >>> layer = Repeat(Residual(LSTM(8)), depth=3)
+    >>> from recattn_jax.layers import RNN, SelfAttention, add
+    >>> layer = AttendToInput(RNN(8), SelfAttention(heads=2, window=16), combine=add)
     """
 
-    stacked: SequenceLayer
-    depth: int
+    recurrence: SequenceLayer
+    attention: SelfAttention
+    combine: Combine
 
-    @nn.compact
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
-        if self.depth < 1:
-            raise ValueError(f"Repeat: depth={self.depth} must be at least 1")
-
-        if state is not None and not isinstance(state, Stacked):
-            raise ValueError(
-                "Repeat: state must be Stacked, as an earlier call returned it; got "
-                f"{type(state).__name__}"
-            )
-
-        def body(layer: SequenceLayer, x: Array, state: Any) -> tuple[Array, State]:
-            return layer(x, state, context)
-
-        scan = nn.scan(
-            body,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True, "variational": True},
-            length=self.depth,
-        )
-        y, states = scan(self.stacked, x, None if state is None else state.layers)
-        return y, Stacked(states)
+        before, seen = _split_state(self, state, 2, x.shape[0])
+        hidden, after = self.recurrence(x, before, context)
+        mixed, seen = self.attention.attend(hidden, x, seen, context)
+        return self.combine([hidden, mixed]), (after, seen)
 
 
-def _split_state(module: Serial | Parallel, state: State | None) -> Sequence[State | None]:
+def _split_state(
+    layer: SequenceLayer, state: State | None, count: int, batch: int
+) -> Sequence[State | None]:
+    """The states of the parts; None for fresh ones."""
     if state is None:
-        return [None] * len(module.layers)
-    if not isinstance(state, tuple) or len(state) != len(module.layers):
+        return [None] * count
+    if not isinstance(state, tuple) or len(state) != count:
         raise ValueError(
-            f"{type(module).__name__}: state must be a tuple of {len(module.layers)} states, one a "
-            f"layer, as an earlier call returned it; got {type(state).__name__}"
+            f"{type(layer).__name__}: state must be a tuple of {count} states, one a layer, as an "
+            f"earlier call returned it; got {type(state).__name__}"
         )
+    check_state(layer, state, tuple, batch)
     return state

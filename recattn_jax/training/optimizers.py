@@ -109,13 +109,13 @@ def adamw(
     )
 
 
-# Axes of the matrix in each kernel, counted from the end; axes not named (gates, the three of
-# queries, keys and values, layers) count matrices that have nothing to do with each other.
+# Axes of the matrix in each kernel, counted from the end; axes not named (gates, layers, heads of a
+# score) count matrices that have nothing to do with each other.
 MATRICES = (
     (r"(^|/)(input|recurrent)_kernel$", MuonDimensionNumbers(-3, -1)),  # [D, G, H]
-    (r"(^|/)qkv/kernel$", MuonDimensionNumbers(-4, (-2, -1))),  # [D, 3, H, K]
     (r"(^|/)(query|key|value)/kernel$", MuonDimensionNumbers(-3, (-2, -1))),  # [D, H, K]
     (r"(^|/)out/kernel$", MuonDimensionNumbers((-3, -2), -1)),  # [H, K, D]
+    (r"(^|/)(query|key|score)_kernel$", MuonDimensionNumbers(-2, -1)),  # [H, K, N]
     (r"^(readout|frontend)/", None),
     (r"(^|/)kernel$", MuonDimensionNumbers(-2, -1)),  # [D, E]
 )

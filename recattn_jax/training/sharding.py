@@ -118,7 +118,8 @@ def _spread(
 DEFAULT_RULES: tuple[Rule, ...] = (
     # Units of a recurrent layer with all their gates, and heads of attention, stay together.
     (r"(^|/)(input|recurrent)_kernel$", over_model(-1)),  # [D, G, H]
-    (r"(^|/)(qkv|query|key|value)/kernel$", over_model(-2)),  # [D, 3, H, K] or [D, H, K]
+    (r"(^|/)(query|key|value)/kernel$", over_model(-2)),  # [D, H, K]
+    (r"(^|/)(query|key|score)_kernel$", over_model(-3)),  # [H, K, N]
     # [H, K, D]; with H over model and D over fsdp, XLA (jax 0.10.2) computes wrong sums where this
     # product is added to the output of a recurrence.
     (r"(^|/)out/kernel$", over_model(-3, whole=-1)),

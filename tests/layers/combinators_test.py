@@ -10,7 +10,7 @@ from recattn_jax import layers
 from recattn_jax.layers import Context
 
 X = jnp.ones((2, 3, 8))
-SHARED = layers.LSTM(8)
+SHARED, GATE = layers.LSTM(8), layers.Gate()
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,40 @@ SHARED = layers.LSTM(8)
         (
             lambda: layers.Parallel((layers.LSTM(1), layers.Identity()), combine=layers.add),
             "outputs must be equally wide, got widths 1, 8",
+        ),
+        (
+            lambda: layers.Serial(
+                (
+                    layers.Parallel((layers.LSTM(8), layers.Identity()), combine=GATE),
+                    layers.Parallel((layers.LSTM(8), layers.Identity()), combine=GATE),
+                )
+            ),
+            "the same Gate instance stands twice",
+        ),
+        (lambda: layers.Bidirectional(SHARED, SHARED), "the same LSTM instance stands twice.*Tied"),
+        (lambda: layers.Tied(layers.LSTM(8), times=0), "Tied: times=0 must be at least 1"),
+        (lambda: layers.stack(layers.LSTM, 8, depth=0), "stack: depth=0 must be at least 1"),
+        (lambda: layers.Chunked(layers.LSTM(8), size=0), "Chunked: size=0 must be at least 1"),
+        (lambda: layers.Local(layers.LSTM(8), window=0), "Local: window=0 must be at least 1"),
+        (
+            lambda: layers.Feedback(layers.SelfAttention(2), features=8),
+            r"Feedback: body \(SelfAttention\) must stream",
+        ),
+        (
+            lambda: layers.Feedback(layers.LSTM(8), features=4),
+            "Feedback: features=4 must be the width of the body.s output, which is 8",
+        ),
+        (
+            lambda: layers.BlockRecurrent(
+                layers.LSTM(8), layers.CrossAttention(2), layers.add, slots=0, block=4
+            ),
+            "BlockRecurrent: slots=0 must be at least 1",
+        ),
+        (
+            lambda: layers.BlockRecurrent(
+                layers.SelfAttention(2), layers.CrossAttention(2), layers.add, slots=2, block=4
+            ),
+            r"BlockRecurrent: reader \(SelfAttention\) must stream",
         ),
         (lambda: layers.Embed(5, 4), r"x must be token ids \[B, T\], got float32"),
         (lambda: layers.Dropout(1.0), "rate=1.0 must be at least 0 and less than 1"),
@@ -109,8 +143,42 @@ def test_intermediates_pass_through_a_repeat() -> None:
 def test_a_repeat_refuses_a_foreign_state() -> None:
     layer = layers.Repeat(layers.LSTM(8), depth=2)
     variables = layer.init(jax.random.key(0), X)
-    with pytest.raises(ValueError, match="Repeat: state must be Stacked.*got tuple"):
+    with pytest.raises(ValueError, match="Repeat: state must be a Stacked.*got tuple"):
         layer.apply(variables, X, ((), ()))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Chunked(layers.LSTM(8), size=2),
+        layers.Local(layers.LSTM(8), window=2),
+        layers.Feedback(layers.LSTM(8), features=8),
+        layers.AttendToInput(layers.RNN(8), layers.SelfAttention(2, window=2), layers.add),
+        layers.BlockRecurrent(
+            layers.LSTM(8), layers.CrossAttention(2), layers.add, slots=1, block=2
+        ),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_states_of_other_layers_and_batches_are_refused(layer) -> None:
+    name = type(layer).__name__
+    variables = layer.init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match=f"{name}: state must be a .*got list"):
+        layer.apply(variables, X, [jnp.ones((2, 1))])
+    state = layers.zero_state(layer, variables, X)
+    with pytest.raises(ValueError, match=f"{name}: state is for a batch of 2, x has 1"):
+        layer.apply(variables, X[:1], state)
+
+
+def test_a_repeat_refuses_the_state_of_another_depth() -> None:
+    state = layers.zero_state(*started(layers.Repeat(layers.LSTM(8), depth=3)), X)
+    layer, variables = started(layers.Repeat(layers.LSTM(8), depth=2))
+    with pytest.raises(ValueError, match="Repeat: state is for depth=3, but the layer has depth=2"):
+        layer.apply(variables, X, state)
+
+
+def started(layer):
+    return layer, layer.init(jax.random.key(0), X)
 
 
 def test_map_batch_hides_the_depth() -> None:

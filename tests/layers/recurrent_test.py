@@ -111,7 +111,7 @@ def test_every_kernel_starts_with_variance_one_over_its_inputs() -> None:
     attention = SelfAttention(8).init(jax.random.key(0), x)["params"]
     mlp = GatedMLP(600).init(jax.random.key(1), x)["params"]
     for kernel, inputs in (
-        (attention["qkv"]["kernel"], width),
+        (attention["key"]["kernel"], width),
         (attention["out"]["kernel"], width),
         (mlp["gate"]["kernel"], width),
         (mlp["up"]["kernel"], width),

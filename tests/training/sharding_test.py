@@ -93,8 +93,8 @@ def test_parameters_and_moments_are_really_split():
             found.add(name.split("/")[0] + ("mu" if "/mu/" in name else ""))
         elif "stacked" in name and name.endswith("recurrent_kernel"):  # [layers, D, G, H]
             assert parts == {(2, 32, 4, 32)}, name
-        elif name.endswith("qkv/kernel"):  # [D, 3, H, K]
-            assert parts == {(32, 3, 2, 16)}, name
+        elif name.endswith(("query/kernel", "key/kernel", "value/kernel")):  # [D, H, K]
+            assert parts == {(32, 2, 16)}, name
         elif name.endswith("/out/kernel"):  # [H, K, D]
             assert parts == {(2, 8, 64)}, name
     assert found == {"params", "opt_state", "opt_statemu", "ema"}
