@@ -76,13 +76,37 @@ def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> Sequen
 TABLE = {
     "RNN": Row(layers.RNN(6)),
     "LSTM": Row(layers.LSTM(6)),
-    "SelfAttention, full": Row(layers.SelfAttention(2, causal=False)),
-    "SelfAttention, causal": Row(layers.SelfAttention(2)),
-    "SelfAttention, causal window": Row(layers.SelfAttention(2, window=4), reach=4),
+    "SelfAttention, full": Row(
+        layers.SelfAttention(2, causal=False, positions=layers.RelativeBias(8, 16), use_bias=True)
+    ),
+    "SelfAttention, causal": Row(layers.SelfAttention(2, score=layers.Cosine(), sinks=True)),
+    "SelfAttention, causal window": Row(
+        layers.SelfAttention(
+            4,
+            kv_heads=2,
+            window=4,
+            score=layers.ScaledDot(cap=5.0, normalize=True),
+            positions=layers.ALiBi(),
+        ),
+        reach=4,
+    ),
+    "SelfAttention, additive window": Row(
+        layers.SelfAttention(
+            2, window=4, score=layers.Additive(6), positions=layers.RelativeBias(8, 16), sinks=True
+        ),
+        reach=4,
+    ),
     "SelfAttention, window of one": Row(layers.SelfAttention(2, window=1), reach=1),
-    "SelfAttention, long window": Row(layers.SelfAttention(4, window=40)),
+    "SelfAttention, long window": Row(layers.SelfAttention(4, window=40, score=layers.General())),
     "SelfAttention, window both ways": Row(layers.SelfAttention(2, causal=False, window=4)),
-    "SelfAttention, no positions": Row(layers.SelfAttention(1, window=7, rotary=None), reach=7),
+    "SelfAttention, no projections": Row(
+        layers.SelfAttention(1, window=7, score=layers.Dot(), positions=None, project=False),
+        reach=7,
+    ),
+    "CrossAttention": Row(layers.CrossAttention(4, kv_heads=2), reach=1, memory=True),
+    "LocationAttention": Row(layers.LocationAttention(6, filters=3, width=5), memory=True),
+    "SinusoidalPositions": Row(layers.SinusoidalPositions(), reach=1),
+    "LearnedPositions": Row(layers.LearnedPositions(400), reach=1),
     "Identity": Row(layers.Identity(), reach=1),
     "Dense": Row(layers.Dense(5), reach=1),
     "GatedMLP": Row(layers.GatedMLP(12), reach=1),

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from recattn_jax.shapes import Array, Float, Heads, Int
+from recattn_jax.shapes import Array, DTypeLike, Float, Heads, Int
 
 
 def rotary(x: Heads, positions: Int[Array, "B T"], base: float) -> Heads:
@@ -126,7 +126,7 @@ def relative_buckets(
 
 
 def _angles(
-    positions: Int[Array, "B T"], size: int, base: float, dtype: jnp.dtype
+    positions: Int[Array, "B T"], size: int, base: float, dtype: DTypeLike
 ) -> Float[Array, "B T K"]:
     frequency_K = base ** (-jnp.arange(0, size, 2, dtype=dtype) / size)
     return positions[..., None].astype(dtype) * frequency_K[None, None, :]

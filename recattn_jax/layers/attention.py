@@ -13,10 +13,11 @@ from recattn_jax.kernels import attention, segments
 from recattn_jax.kernels.attention import Attended, Marks, Reach, Scoring
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.positions import Positions, Rotary, mark
-from recattn_jax.layers.scores import ScaledDot, Score
+from recattn_jax.layers.scores import Keys, ScaledDot, Score
 from recattn_jax.shapes import Activations, Array, Float, Heads, Int
 
 Made = TypeVar("Made")
+Values = Float[Array, "B S G V"]
 
 
 class MultiHead(SequenceLayer):
@@ -41,7 +42,7 @@ class MultiHead(SequenceLayer):
     project: bool = True
 
     @nn.compact
-    def declare(self, make: Callable[[], Made]) -> Made:
+    def build(self, make: Callable[[], Made]) -> Made:
         """Calls what declares parameters: from any method, and again for the same names."""
         return make()
 
@@ -49,13 +50,13 @@ class MultiHead(SequenceLayer):
         self, name: str, start: nn.initializers.Initializer, shape: tuple[int, ...]
     ) -> Array:
         """A parameter of this layer, float32."""
-        return self.declare(lambda: self.param(name, start, shape, jnp.float32))
+        return self.build(lambda: self.param(name, start, shape, jnp.float32))
 
     def dense(
         self, name: str, x: Array, features: tuple[int, ...], axis: tuple[int, ...] = (-1,)
     ) -> Array:
         """A linear map of some axes to others, with the dtype of x."""
-        return self.declare(
+        return self.build(
             lambda: nn.DenseGeneral(
                 features, axis, use_bias=self.use_bias, dtype=x.dtype, name=name
             )(x)
@@ -67,8 +68,8 @@ class MultiHead(SequenceLayer):
             return self.dense("query", x, (self.heads, self.size(x.shape[-1])))
         return self._split("x", x)
 
-    def split_sources(self, sources: Float[Array, "B S M"], size: int) -> tuple[Heads, Heads]:
-        """Transformed keys `[B, S, G, K]` and values `[B, S, G, V]` of what is looked at."""
+    def split_sources(self, sources: Float[Array, "B S M"], size: int) -> tuple[Keys, Values]:
+        """Transformed keys `[B, S, G, N]` and values `[B, S, G, V]` of what is looked at."""
         if self.project:
             shape = (self.groups(), size)
             keys = self.dense("key", sources, shape)
@@ -77,7 +78,7 @@ class MultiHead(SequenceLayer):
             keys = values = self._split("what is looked at", sources)
         return self.score.keys(self.parameter, keys), values
 
-    def transform_queries(self, queries: Heads, keys: Heads) -> Heads:
+    def transform_queries(self, queries: Heads, keys: Keys) -> Float[Array, "B T H N"]:
         """Queries as the score compares them with these keys."""
         queries = self.score.queries(self.parameter, queries, keys.shape[-1])
         if queries.shape[-1] != keys.shape[-1]:
@@ -87,7 +88,7 @@ class MultiHead(SequenceLayer):
             )
         return queries
 
-    def join(self, mixed: Heads, width: int) -> Activations:
+    def join(self, mixed: Float[Array, "B T H V"], width: int) -> Float[Array, "B T E"]:
         """Mixed values `[B, T, H, V]` to outputs, `width` wide where there are projections."""
         if self.project:
             return self.dense("out", mixed, (width,), (-2, -1))
@@ -134,7 +135,7 @@ class AttentionState:
     """The ring buffer of a windowed attention layer: position p is kept in slot `p mod W`.
 
     Attributes:
-      keys: `[B, W, G, K]`, transformed and rotated already.
+      keys: `[B, W, G, N]`, transformed and rotated already.
       values: `[B, W, G, V]`.
       segments: `[B, W]`, the document of each slot; 0 is empty.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
@@ -143,7 +144,7 @@ class AttentionState:
 
     __no_type_check__ = True
 
-    keys: Float[Array, "B W G K"]
+    keys: Float[Array, "B W G N"]
     values: Float[Array, "B W G V"]
     segments: Int[Array, "B W"]
     segment: Int[Array, " B"]
@@ -197,7 +198,7 @@ class SelfAttention(MultiHead):
 
     def forward(
         self, x: Activations, state: AttentionState | None, context: Context
-    ) -> tuple[Activations, AttentionState | tuple[()]]:
+    ) -> tuple[Float[Array, "B T E"], AttentionState | tuple[()]]:
         return self.attend(x, x, state, context)
 
     def attend(
@@ -206,7 +207,7 @@ class SelfAttention(MultiHead):
         sources: Float[Array, "B T M"],
         state: AttentionState | None,
         context: Context,
-    ) -> tuple[Activations, AttentionState | tuple[()]]:
+    ) -> tuple[Float[Array, "B T E"], AttentionState | tuple[()]]:
         """Looks from one sequence at another of the same steps; `forward` looks from x at x.
 
         Args:
@@ -251,7 +252,7 @@ class SelfAttention(MultiHead):
         return partition.gather(self.parameter("sinks", nn.initializers.zeros, (self.heads,)))
 
     def _mix(
-        self, queries: Heads, keys: Heads, values: Heads, marks: Marks, scoring: Scoring
+        self, queries: Heads, keys: Keys, values: Values, marks: Marks, scoring: Scoring
     ) -> Attended:
         """Attention among the steps of x alone."""
         reach = Reach(self.causal, self.window)
@@ -262,12 +263,12 @@ class SelfAttention(MultiHead):
     def _go_on(
         self,
         queries: Heads,
-        keys: Heads,
-        values: Heads,
+        keys: Keys,
+        values: Values,
         marks: Marks,
         scoring: Scoring,
         state: AttentionState,
-    ) -> tuple[Heads, Array | None, AttentionState]:
+    ) -> tuple[Array, Array | None, AttentionState]:
         """Attention of the steps of x to themselves and to the ring buffer, a window at a time."""
         assert self.window is not None  # a state is only kept with a window
         length = queries.shape[1]
@@ -310,7 +311,7 @@ class SelfAttention(MultiHead):
         mixed = mixed.reshape((queries.shape[0], blocks * size, *mixed.shape[3:]))[:, :length]
         return mixed, weights, state
 
-    def _check_state(self, state: AttentionState | None, keys: Heads, values: Heads) -> None:
+    def _check_state(self, state: AttentionState | None, keys: Keys, values: Values) -> None:
         if state is None:
             return
         if not isinstance(state, AttentionState):
@@ -331,7 +332,7 @@ class SelfAttention(MultiHead):
                     "of another layer"
                 )
 
-    def _empty(self, keys: Heads, values: Heads) -> AttentionState:
+    def _empty(self, keys: Keys, values: Values) -> AttentionState:
         assert self.window is not None
         batch = keys.shape[0]
         zeros_B = jnp.zeros((batch,), jnp.int32)
@@ -344,7 +345,7 @@ class SelfAttention(MultiHead):
         )
 
     def _remember(
-        self, keys: Heads, values: Heads, marks: Marks, state: AttentionState
+        self, keys: Keys, values: Values, marks: Marks, state: AttentionState
     ) -> AttentionState:
         """The state after these steps: the last ones of the last document are written."""
         window = state.segments.shape[1]

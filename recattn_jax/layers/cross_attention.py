@@ -13,9 +13,9 @@ from recattn_jax.kernels import attention
 from recattn_jax.kernels.attention import Scoring
 from recattn_jax.kernels.scores import wide
 from recattn_jax.kernels.segments import Steps, follow_documents
-from recattn_jax.layers.attention import MultiHead
+from recattn_jax.layers.attention import Keys, MultiHead, Values
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Activations, Array, Bool, Float, Heads, Int, State
+from recattn_jax.shapes import Activations, Array, Bool, Float, Int, State
 
 Made = TypeVar("Made")
 
@@ -77,7 +77,7 @@ class CrossAttention(MultiHead):
         self.note(weights)
         return self.join(mixed, width), ()
 
-    def _sources(self, x: Activations, context: Context) -> tuple[Heads, Heads]:
+    def _sources(self, x: Activations, context: Context) -> tuple[Keys, Values]:
         prepared = _prepared(self, context)
         if prepared is not None:
             return prepared
@@ -139,7 +139,7 @@ class LocationAttention(SequenceLayer):
         return True
 
     @nn.compact
-    def declare(self, make: Callable[[], Made]) -> Made:
+    def build(self, make: Callable[[], Made]) -> Made:
         """Calls what declares parameters: from any method, and again for the same names."""
         return make()
 
@@ -155,7 +155,7 @@ class LocationAttention(SequenceLayer):
         memory = _memory(self, context)
         prepared = _prepared(self, context)
         units = self._units(memory) if prepared is None else prepared
-        query_BTN = self.declare(
+        query_BTN = self.build(
             lambda: nn.Dense(self.features, dtype=x.dtype, name="step")(x)
         ).astype(wide(x.dtype))
         compare = self._comparison(units.astype(wide(x.dtype)))
@@ -188,7 +188,7 @@ class LocationAttention(SequenceLayer):
         return y_BTM.astype(x.dtype), LocationState(*carry, steps.segment)
 
     def _units(self, memory: Float[Array, "B S M"]) -> Float[Array, "B S N"]:
-        return self.declare(
+        return self.build(
             lambda: nn.Dense(self.features, use_bias=False, dtype=memory.dtype, name="memory")(
                 memory
             )
@@ -199,7 +199,7 @@ class LocationAttention(SequenceLayer):
 
         def kernel(name: str, shape: tuple[int, ...]) -> Array:
             start = nn.initializers.lecun_normal()
-            made = self.declare(lambda: self.param(name, start, shape, jnp.float32))
+            made = self.build(lambda: self.param(name, start, shape, jnp.float32))
             return partition.gather(made).astype(units_BSN.dtype)
 
         filters_WCF = kernel("filter_kernel", (self.width, 2, self.filters))

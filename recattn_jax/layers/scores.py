@@ -15,6 +15,10 @@ from recattn_jax.shapes import Array, Float, Heads
 Declare = Callable[[str, nn.initializers.Initializer, tuple[int, ...]], Array]
 """Declares a parameter of the attention layer: `(name, initializer, shape) -> float32 array`."""
 
+Queries = Float[Array, "B T H N"]
+Keys = Float[Array, "B S G N"]
+"""Transformed queries and keys, of one head size."""
+
 Compare = Callable[[Array, Array], Array]
 """From queries `[B, T, H, K]` and keys `[B, S, G, K]` to scores `[B, H, T, S]`."""
 
@@ -28,7 +32,7 @@ class Score:
     declared by the attention layer and belong to it, so one instance may stand in many layers.
     """
 
-    def queries(self, declare: Declare, queries: Heads, size: int) -> Heads:
+    def queries(self, declare: Declare, queries: Heads, size: int) -> Queries:
         """Transforms queries.
 
         Args:
@@ -42,7 +46,7 @@ class Score:
         del declare, size
         return queries
 
-    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Float[Array, "B S G N"]:
+    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Keys:
         """Transforms keys.
 
         Args:
@@ -104,11 +108,11 @@ class ScaledDot(Score):
     cap: float | None = None
     normalize: bool = False
 
-    def queries(self, declare: Declare, queries: Heads, size: int) -> Heads:
+    def queries(self, declare: Declare, queries: Heads, size: int) -> Queries:
         del size
         return _rms_norm(declare, "query_scale", queries) if self.normalize else queries
 
-    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Float[Array, "B S G N"]:
+    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Keys:
         return _rms_norm(declare, "key_scale", keys) if self.normalize else keys
 
     def comparison(self, declare: Declare, heads: int) -> Compare:
@@ -133,7 +137,7 @@ class General(Score):
     arXiv:1508.04025.
     """
 
-    def queries(self, declare: Declare, queries: Heads, size: int) -> Heads:
+    def queries(self, declare: Declare, queries: Heads, size: int) -> Queries:
         own = queries.shape[-1]
         kernel_HKN = declare(
             "score_kernel",
@@ -164,13 +168,13 @@ class Cosine(Score):
 
     temperature: float = 0.1
 
-    def queries(self, declare: Declare, queries: Heads, size: int) -> Heads:
+    def queries(self, declare: Declare, queries: Heads, size: int) -> Queries:
         del size
         start = nn.initializers.constant(-math.log(self.temperature))
         log_scale_H = declare("score_log_scale", start, (queries.shape[2],))
         return (_unit(queries) * jnp.exp(log_scale_H)[None, None, :, None]).astype(queries.dtype)
 
-    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Float[Array, "B S G N"]:
+    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Keys:
         del declare
         return _unit(keys).astype(keys.dtype)
 
@@ -199,14 +203,14 @@ class Additive(Score):
 
     features: int
 
-    def queries(self, declare: Declare, queries: Heads, size: int) -> Heads:
+    def queries(self, declare: Declare, queries: Heads, size: int) -> Queries:
         del size
         bias_HN = declare("score_bias", nn.initializers.zeros, (queries.shape[2], self.features))
         return (
             self._map(declare, "query_kernel", queries) + bias_HN.astype(queries.dtype)[None, None]
         )
 
-    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Float[Array, "B S G N"]:
+    def keys(self, declare: Declare, keys: Float[Array, "B S G K"]) -> Keys:
         return self._map(declare, "key_kernel", keys)
 
     def comparison(self, declare: Declare, heads: int) -> Compare:
