@@ -134,7 +134,7 @@ def gru_to(params: Mapping[str, Any], reset_after: bool = True) -> list[np.ndarr
 
 
 def attention_from(weights: Weights) -> Params:
-    """`keras.layers.MultiHeadAttention(H, K)` to `SelfAttention(H)` or `CrossAttention(H)`, exactly.
+    """`keras.layers.MultiHeadAttention(H, K)` to `SelfAttention(H)` or `CrossAttention(H)`.
 
     Theirs knows no order, so ours takes `positions=None`, `causal=False` if no mask was used, and
     `use_bias=True` if there are biases. H K must be the width of the queries, and their keys and
@@ -303,9 +303,7 @@ _ATTENTION = tuple(
 )
 
 
-def _from(
-    name: str, order: tuple[int, ...], weights: Weights, reset_after: bool = False
-) -> Params:
+def _from(name: str, order: tuple[int, ...], weights: Weights, reset_after: bool = False) -> Params:
     named = _named(name, weights, _CELL)
     gates = len(order)
     rows = f"{gates}H".removeprefix("1")
@@ -352,9 +350,7 @@ def _named(owner: str, weights: Weights, names: tuple[str, ...]) -> dict[str, An
         if len(weights) == len(held):
             return dict(zip(held, weights, strict=True))
     or_fewer = "" if unbiased == names else ", or all but the biases"
-    raise ValueError(
-        f"{owner}: {len(weights)} arrays given, expected {', '.join(names)}{or_fewer}"
-    )
+    raise ValueError(f"{owner}: {len(weights)} arrays given, expected {', '.join(names)}{or_fewer}")
 
 
 def _must_be(what: str, array: np.ndarray, wanted: np.ndarray, in_words: str) -> None:

@@ -148,9 +148,7 @@ def test_attention_without_projections_equals_keras(kind: str, scaled: bool) -> 
     theirs = getattr(keras.layers, kind)(use_scale=scaled)
     weights = build(theirs, [(B, T, D), (B, S, D)])
     name = {"Attention": "dot", "AdditiveAttention": "additive"}[kind]
-    convert, back = (
-        getattr(interop.keras, f"{name}_attention_{way}") for way in ("from", "to")
-    )
+    convert, back = (getattr(interop.keras, f"{name}_attention_{way}") for way in ("from", "to"))
     params = convert(weights, width=D)
     score = Additive(D) if name == "additive" else General() if scaled else Dot()
     layer = CrossAttention(1, score=score, project=False)
@@ -219,7 +217,10 @@ HEADS = [np.ones((4, 2, 2))] * 3 + [np.ones((2, 2, 4))]
             lambda k: k.attention_from([*HEADS[:2], np.ones((4, 2, 3)), HEADS[3]]),
             r"value/kernel must be \[M, H, K\] with H = 2, K = 2, M = 4, got \[4, 2, 3\]",
         ),
-        (lambda k: k.dot_attention_from([1.0, 2.0], 3), "Attention: 2 arrays given, expected scale"),
+        (
+            lambda k: k.dot_attention_from([1.0, 2.0], 3),
+            "Attention: 2 arrays given, expected scale",
+        ),
         (
             lambda k: k.dot_attention_from({"concat_score_weight": 1.0}, 3),
             "Attention: missing scale; unknown concat_score_weight",
