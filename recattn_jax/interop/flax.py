@@ -187,7 +187,7 @@ def attention_to(params: Mapping[str, Any]) -> Params:
     >>> sorted(attention_to(kernels | {"out": {"kernel": np.ones((2, 2, 4))}}))
     ['key', 'out', 'query', 'value']
     """
-    return layouts.nest(layouts.read_attention("attention", params))
+    return layouts.nest(layouts.read_attention("to MultiHeadDotProductAttention", params))
 
 
 def _from(cell: _Cell, params: Mapping[str, Any]) -> Params:

@@ -70,14 +70,14 @@ def read(owner: str, arrays: Mapping[str, Any], layout: Layout) -> Arrays:
     result = {}
     for name, dims in layout.items():
         array = np.asarray(arrays[name]).copy()  # not the memory of a module that trains on
-        wanted = dims.split()
+        wanted, known = dims.split(), dict(sizes)
         if array.ndim != len(wanted) or not all(
             _fits(dim, size, sizes) for dim, size in zip(wanted, array.shape, strict=True)
         ):
-            known = [f"{letter} = {size}" for letter, size in sizes.items() if letter in dims]
-            given = f" with {', '.join(known)}" if known else ""
+            given = [f"{letter} = {size}" for letter, size in known.items() if letter in dims]
+            so_far = f" with {', '.join(given)}" if given else ""
             raise ValueError(
-                f"{owner}: {name} must be [{', '.join(wanted)}]{given}, got {list(array.shape)}"
+                f"{owner}: {name} must be [{', '.join(wanted)}]{so_far}, got {list(array.shape)}"
             )
         result[name] = array
     return result

@@ -26,6 +26,9 @@ from tests.oracles import assert_close, assert_gradients_close, oracle
 
 B, T, S, D, H, M, P = 2, 5, 4, 6, 3, 5, 2
 
+# What torch says of its own speed.
+pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+
 RECURRENT: dict[str, tuple[str, dict[str, Any], SequenceLayer]] = {
     "rnn": ("RNN", {}, RNN(H)),
     "rnn, relu": ("RNN", {"nonlinearity": "relu"}, RNN(H, activation=jax.nn.relu)),
