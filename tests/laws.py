@@ -75,6 +75,7 @@ def block_recurrent(gate: layers.Combine, writes_inputs: bool = False) -> Sequen
 # Every exported layer and combinator has a row, named after it (`Name` or `Name, what`).
 TABLE = {
     "RNN": Row(layers.RNN(6)),
+    "RNN, relu": Row(layers.RNN(12, activation=jax.nn.relu)),
     "LSTM": Row(layers.LSTM(6)),
     "SelfAttention, full": Row(
         layers.SelfAttention(2, causal=False, positions=layers.RelativeBias(8, 16), use_bias=True)
@@ -96,6 +97,12 @@ TABLE = {
         ),
         reach=4,
     ),
+    "LSTM, all options": Row(layers.LSTM(6, projection=4, peepholes=True, layer_norm=True)),
+    "LSTM, remat and zoneout": Row(layers.LSTM(6, noise=layers.Noise(zoneout=0.2), remat_every=4)),
+    "GRU": Row(layers.GRU(6)),
+    "GRU, reset before": Row(layers.GRU(6, reset_after=False)),
+    "GRU, layer norm": Row(layers.GRU(6, layer_norm=True)),
+    "SLSTM": Row(layers.SLSTM(6, heads=2)),
     "SelfAttention, window of one": Row(layers.SelfAttention(2, window=1), reach=1),
     "SelfAttention, long window": Row(layers.SelfAttention(4, window=40, score=layers.General())),
     "SelfAttention, window both ways": Row(layers.SelfAttention(2, causal=False, window=4)),

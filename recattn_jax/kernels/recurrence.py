@@ -2,12 +2,13 @@
 
 A cell is three functions without parameters of their own,
 
-    projected = project(weights, x)         parallel over time
-    gates     = merge(projected, h @ U)     elementwise and linear; `operator.add` for most cells
-    carry     = advance(carry, gates)       elementwise
+    projected = project(weights, x)                   parallel over time
+    gates     = merge(projected, h @ U)               elementwise and linear; mostly `operator.add`
+    carry     = advance(carry, gates, *step_weights)  elementwise, but for products with weights
 
 and `scan_cell` brings the rest: the scan, resets, padding, blocks of time and one backward pass
 that serves every cell. The first entry of a carry is the hidden state h, which is also the output.
+The cells themselves stand in `kernels.cells`.
 """
 
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.shapes import Activations, Array, Float, Mask
+from recattn_jax.shapes import Array, DTypeLike, Float, Mask
 
 Carry = tuple[Array, ...]
 Weights = Any
@@ -29,223 +30,346 @@ BLOCK = 16
 class Cell(NamedTuple):
     """What tells one recurrent cell from another; see the module's docstring.
 
-    Its functions should be module-level ones: compiled programs are found again by their identity.
+    Its functions should be module-level ones, or come from a cached factory: compiled programs are
+    found again by their identity. What `project` takes, and gates, may be any pytree of arrays.
     """
 
-    project: Callable[[Weights, Array], Array]
-    merge: Callable[[Array, Array], Array]
-    advance: Callable[[Carry, Array], Carry]
+    project: Callable[[Weights, Any], Any]
+    merge: Callable[[Any, Array], Any]
+    advance: Callable[..., Carry]
 
 
-def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... G H"]:
-    """Projects inputs to gates, `x W + b`, summed in float32.
+def accumulator(dtype: DTypeLike) -> DTypeLike:
+    """The dtype of sums, gates and carries: float32, or wider if the inputs are.
 
     Args:
-      weights: `(input_kernel [D, G, H], bias [G, H])`.
+      dtype: of the inputs.
+
+    Returns:
+      A floating dtype.
+
+    >>> accumulator(jnp.bfloat16)
+    dtype('float32')
+    """
+    return jnp.promote_types(dtype, jnp.float32)
+
+
+def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... _ H"]:
+    """Projects inputs to gates, `x W + b`, summed in float32 or wider.
+
+    Args:
+      weights: `(input_kernel [D, G, H], bias [G, H])`; a bias of more gates than the kernel has
+        stands alone in the last ones.
       x: inputs `[..., D]`.
 
     Returns:
-      Gates `[..., G, H]`, float32.
+      Gates `[..., G, H]`, as many as the bias has.
 
     >>> affine((jnp.ones((2, 4, 3)), jnp.zeros((4, 3))), jnp.ones((5, 2))).shape
     (5, 4, 3)
     """
     kernel_DGH, bias_GH = weights
-    gates = jnp.einsum("...d,dgh->...gh", x, kernel_DGH, preferred_element_type=jnp.float32)
-    return gates + jnp.reshape(bias_GH.astype(jnp.float32), (1,) * (x.ndim - 1) + bias_GH.shape)
+    return add_bias(product(x, kernel_DGH), bias_GH)
 
 
-def advance_lstm(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
-    """One LSTM step from its gates, in the order i, f, g, o.
-
-    `c' = sigmoid(f) c + sigmoid(i) tanh(g)`, `h' = sigmoid(o) tanh(c')`.
+def product(x: Float[Array, "... D"], kernel: Float[Array, "D *units"]) -> Float[Array, "..."]:
+    """Multiplies by a kernel, `x W`, in the kernel's dtype, summed in float32 or wider.
 
     Args:
-      carry: `(h, c)`, each `[B, H]`.
-      gates_BGH: gates before their nonlinearity, `[B, 4, H]`.
+      x: `[..., D]`.
+      kernel: `[D, H]` or `[D, G, H]`.
 
     Returns:
-      The next `(h, c)`.
+      `[..., H]` or `[..., G, H]`.
 
-    >>> advance_lstm((jnp.zeros((1, 2)), jnp.zeros((1, 2))), jnp.zeros((1, 4, 2)))[0].shape
-    (1, 2)
-
-    Hochreiter and Schmidhuber, Long short-term memory, 1997; forget gate: Gers et al., 2000.
+    >>> product(jnp.ones((5, 2)), jnp.ones((2, 4, 3))).shape
+    (5, 4, 3)
     """
-    _, cell = carry
-    i, f, g, o = (gates_BGH[:, gate] for gate in range(4))
-    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return jax.nn.sigmoid(o) * jnp.tanh(cell), cell
+    units = "gh"[-(kernel.ndim - 1) :]
+    return jnp.einsum(
+        f"...d,d{units}->...{units}",
+        x.astype(kernel.dtype),
+        kernel,
+        preferred_element_type=accumulator(kernel.dtype),
+    )
 
 
-def advance_elman(carry: Carry, gates_BGH: Float[Array, "B 1 H"]) -> Carry:
-    """One step of the tanh RNN: `h' = tanh(gate)`.
+def add_bias(
+    gates: Float[Array, "... _ H"], bias_GH: Float[Array, "G H"]
+) -> Float[Array, "... G H"]:
+    """Adds a bias to gates; gates that the bias alone has are appended.
 
     Args:
-      carry: `(h,)`, `[B, H]`; the gate already holds its product with the recurrent kernel.
-      gates_BGH: `[B, 1, H]`.
+      gates: `[..., g, H]`, g <= G.
+      bias_GH: `[G, H]`.
 
     Returns:
-      The next `(h,)`.
+      `[..., G, H]`.
 
-    >>> advance_elman((jnp.zeros((1, 2)),), jnp.zeros((1, 1, 2)))[0].shape
-    (1, 2)
-
-    Elman, Finding structure in time, 1990.
+    >>> add_bias(jnp.ones((5, 3, 2)), jnp.zeros((4, 2))).shape
+    (5, 4, 2)
     """
-    del carry
-    return (jnp.tanh(gates_BGH[:, 0]),)
+    lead, more = gates.ndim - 2, bias_GH.shape[0] - gates.shape[-2]
+    if more:
+        gates = jnp.pad(gates, [(0, 0)] * lead + [(0, more), (0, 0)])
+    return gates + jnp.reshape(bias_GH.astype(gates.dtype), (1,) * lead + bias_GH.shape)
 
 
 def scan_cell(
     cell: Cell,
     weights: Weights,
-    recurrent_kernel: Float[Array, "H G H"],
-    x: Activations,
+    recurrent_kernel: Float[Array, "*N _ G H"],
+    x: Any,
     carry: Carry,
     starts: Mask | None = None,
     keep: Mask | None = None,
     block: int = BLOCK,
-) -> tuple[Float[Array, "B T H"], Carry]:
+    *,
+    step_weights: tuple[Any, ...] = (),
+    drop: Float[Array, "B _ _"] | None = None,
+    remat_every: int | None = None,
+) -> tuple[Float[Array, "B T _"], Carry]:
     """Runs a cell over whole sequences.
 
-    `gates_t = merge(project(weights, x_t), h_{t-1} U)`, `carry_t = advance(carry_{t-1}, gates_t)`.
+    `gates_t = merge(project(weights, x_t), h_{t-1} U)`,
+    `carry_t = advance(carry_{t-1}, gates_t, *step_weights)`.
 
     The backward scan carries only the cotangent of the carry; gradients of weights and inputs are
     large products outside it. `jax.jvp` through it raises; `grad`, `vmap` and `checkpoint` work.
 
     Args:
       cell: the cell's three functions.
-      weights: what `cell.project` takes; cast to x's dtype by the caller.
-      recurrent_kernel: `[H, G, H]`.
-      x: inputs `[B, T, D]`.
-      carry: float32 arrays `[B, H]`, the hidden state first.
+      weights: what `cell.project` takes; cast to x's dtype by the caller, as are the next.
+      recurrent_kernel: `[P, G, H]`, P the width of h; or `[N, K, G, K]` for N heads of K units that
+        do not see each other.
+      x: inputs `[B, T, D]`, or a pytree of arrays `[B, T, ...]`, as `cell.project` takes them.
+      carry: arrays `[B, ...]`, float32 or wider, the hidden state `[B, P]` first.
       starts: `[B, T]`, true where the carry is set to zeros before the step.
       keep: `[B, T]`, false where the step is padding: the carry stays as it is.
       block: steps projected at a time.
+      step_weights: what `cell.advance` takes beside the carry and the gates.
+      drop: `[B, T, P]`, or `[B, 1, P]` for all steps: what h is multiplied by before the product
+        with the recurrent kernel; it gets no gradient.
+      remat_every: None keeps all gates and carries for the backward pass; k keeps the carry of
+        every k-th step, and computes the rest anew from there.
 
     Returns:
-      The hidden states `[B, T, H]` in float32 (unspecified at padding), and the last carry.
+      The hidden states `[B, T, P]` in the dtype of the carry (unspecified at padding), and the last
+      carry.
 
-    >>> cell = Cell(affine, jnp.add, advance_elman)
+    >>> cell = Cell(affine, jnp.add, lambda carry, gates: (jnp.tanh(gates[:, 0]),))
     >>> weights = jnp.ones((3, 1, 2)), jnp.zeros((1, 2))
     >>> x, carry = jnp.ones((5, 7, 3)), (jnp.zeros((5, 2)),)
     >>> h, _ = scan_cell(cell, weights, jnp.ones((2, 1, 2)), x, carry)
     >>> h.shape
     (5, 7, 2)
     """
-    masks = tuple(None if mask is None else jnp.swapaxes(mask, 0, 1) for mask in (starts, keep))
-    x_TBD = jnp.swapaxes(x, 0, 1)
-    hidden_TBH, last = _compiled_scan(cell, block, weights, recurrent_kernel, x_TBD, carry, masks)
-    return jnp.swapaxes(hidden_TBH, 0, 1), last
+    every_drop = None
+    if drop is not None and drop.shape[1] == 1:
+        every_drop, drop = drop[:, 0], None
+    fixed = _Fixed(weights, recurrent_kernel, step_weights, every_drop)
+    inputs = (x, _Masks(starts, keep, drop))
+    x_TB, masks = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), inputs)
+    hidden_TBP, last = _compiled_scan(cell, block, remat_every, fixed, x_TB, carry, masks)
+    return jnp.swapaxes(hidden_TBP, 0, 1), last
 
 
-_Masks = tuple[Mask | None, Mask | None]
+class _Fixed(NamedTuple):
+    """What is the same at every step; `drop` is `[B, P]`."""
+
+    weights: Weights
+    kernel: Array
+    step_weights: tuple[Any, ...]
+    drop: Array | None
+
+
+class _Masks(NamedTuple):
+    """What is told of each step: `[T, B]`, `[T, B]` and `[T, B, P]`, or without the T."""
+
+    starts: Array | None
+    keep: Array | None
+    drop: Array | None
+
+
+def _run(
+    cell: Cell,
+    block: int,
+    remat_every: int | None,
+    fixed: _Fixed,
+    x_TB: Any,
+    carry: Carry,
+    masks: _Masks,
+) -> tuple[Array, Carry]:
+    if remat_every is None:
+        return _scan(cell, block, fixed, x_TB, carry, masks)
+    # Weights enter the chunks wide, so that the sum of the chunks' gradients is wide too.
+    wide = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), fixed)
+
+    @jax.checkpoint
+    def chunk(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
+        narrow = jax.tree.map(lambda a, like: a.astype(like.dtype), wide, fixed)
+        hidden_TBP, last = _scan(cell, block, narrow, inputs[0], carry, inputs[1])
+        return last, hidden_TBP
+
+    last, hidden_TBP = _scan_blocks(chunk, remat_every, carry, (x_TB, masks))
+    return hidden_TBP, last
+
+
+# The bodies of the scans are closures: without a cache of its own every eager call would compile.
+_compiled_scan = jax.jit(_run, static_argnums=(0, 1, 2))
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(
-    cell: Cell,
-    block: int,
-    weights: Weights,
-    kernel: Array,
-    x_TBD: Array,
-    carry: Carry,
-    masks: _Masks,
+    cell: Cell, block: int, fixed: _Fixed, x_TB: Any, carry: Carry, masks: _Masks
 ) -> tuple[Array, Carry]:
-    return _scan_forward(cell, block, weights, kernel, x_TBD, carry, masks)[0]
+    return _scan_forward(cell, block, fixed, x_TB, carry, masks)[0]
 
 
 def _scan_forward(
-    cell: Cell,
-    block: int,
-    weights: Weights,
-    kernel: Array,
-    x_TBD: Array,
-    carry: Carry,
-    masks: _Masks,
+    cell: Cell, block: int, fixed: _Fixed, x_TB: Any, carry: Carry, masks: _Masks
 ) -> tuple[tuple[Array, Carry], Any]:
-    kernel_x = kernel.astype(x_TBD.dtype)
-
     def step(carry: Carry, inputs: Any) -> tuple[Carry, Any]:
-        projected, (start, keep) = inputs
-        before = _reset(carry, start)
-        gates = cell.merge(projected, _recur(before[0], kernel_x))
-        after = _select(keep, cell.advance(before, gates), carry)
+        projected, now = inputs
+        before = _reset(carry, now.starts)
+        seen = _drop(before[0], fixed.drop, now.drop)
+        gates = cell.merge(projected, _recur(seen, fixed.kernel))
+        after = _select(now.keep, cell.advance(before, gates, *fixed.step_weights), carry)
         return after, (after, gates)
 
     def run_block(carry: Carry, inputs: Any) -> tuple[Carry, Any]:
         x_block, mask_block = inputs
-        projected = cell.project(weights, x_block)
-        return jax.lax.scan(step, carry, (projected, mask_block), unroll=x_block.shape[0])
+        projected = cell.project(fixed.weights, x_block)
+        return jax.lax.scan(step, carry, (projected, mask_block), unroll=_length(x_block))
 
-    last, (carries, gates) = _scan_blocks(run_block, block, carry, (x_TBD, masks))
-    return (carries[0], last), (weights, kernel, x_TBD, carry, masks, carries, gates)
+    last, (carries, gates) = _scan_blocks(run_block, block, carry, (x_TB, masks))
+    return (carries[0], last), (fixed, x_TB, carry, masks, carries, gates)
 
 
 def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
     del block
-    weights, kernel, x_TBD, carry, masks, carries, gates_TBGH = residuals
-    d_hidden_TBH, d_last = cotangents
+    fixed, x_TB, carry, masks, carries, gates_TB = residuals
+    d_hidden_TBP, d_last = cotangents
     # Turned once, here: in the loop it would be turned in every step.
-    kernel_GHK = jnp.moveaxis(kernel.astype(x_TBD.dtype), 0, -1)
+    turned = jnp.moveaxis(fixed.kernel, -3, -1)
     # What each step saw: the carry of the step before, zeros where a document starts.
     before = tuple(
         jnp.concatenate([first[None], rest[:-1]])
         for first, rest in zip(carry, carries, strict=True)
     )
-    before = _reset(before, masks[0])
+    before = _reset(before, masks.starts)
+    merged = (
+        jax.eval_shape(cell.project, fixed.weights, x_TB),
+        jax.ShapeDtypeStruct(d_hidden_TBP.shape[:2] + _units(fixed.kernel), d_hidden_TBP.dtype),
+    )
 
-    def step(d_carry: Carry, inputs: Any) -> tuple[Carry, Array]:
-        d_hidden, before, gates, (start, keep) = inputs
+    def unmerge(d_gates: Any, at: int) -> tuple[Any, Array]:
+        """The cotangents of the inputs of `merge`: it is linear, so any inputs give the same."""
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[at:], a.dtype), merged)
+        return jax.vjp(cell.merge, *zeros)[1](d_gates)
+
+    def step(d_carry: Carry, inputs: Any) -> tuple[Carry, Any]:
+        d_hidden, before, gates, now = inputs
         d_carry = (d_carry[0] + d_hidden, *d_carry[1:])
-        d_after = _select(keep, d_carry, _zeros(d_carry))
-        _, pull = jax.vjp(cell.advance, before, gates)
+        d_after = _select(now.keep, d_carry, _zeros(d_carry))
+        _, pull = jax.vjp(lambda *a: cell.advance(*a, *fixed.step_weights), before, gates)
         d_before, d_gates = pull(d_after)
-        d_recurrent = _split_gates(cell, gates, kernel, d_gates)[1]
-        d_hidden = d_before[0] + _recur_transposed(d_recurrent, kernel_GHK)
-        d_before = _reset((d_hidden, *d_before[1:]), start)
-        return _select(keep, d_before, d_carry), d_gates
+        d_seen = _recur_transposed(unmerge(d_gates, 1)[1], turned)
+        d_hidden = d_before[0] + _drop(d_seen, fixed.drop, now.drop)
+        d_before = _reset((d_hidden, *d_before[1:]), now.starts)
+        return _select(now.keep, d_before, d_carry), (
+            d_gates,
+            d_after if fixed.step_weights else None,
+        )
 
-    d_carry, d_gates_TBGH = jax.lax.scan(
-        step, d_last, (d_hidden_TBH, before, gates_TBGH, masks), reverse=True
+    d_carry, (d_gates_TB, d_after_TB) = jax.lax.scan(
+        step, d_last, (d_hidden_TBP, before, gates_TB, masks), reverse=True
     )
-    d_projected, d_recurrent = _split_gates(cell, gates_TBGH, kernel, d_gates_TBGH)
-    _, pull = jax.vjp(cell.project, weights, x_TBD)
+    d_projected, d_recurrent = unmerge(d_gates_TB, 0)
+    _, pull = jax.vjp(cell.project, fixed.weights, x_TB)
     d_weights, d_x = pull(d_projected)
-    d_kernel = jnp.einsum(
-        "tbk,tbgh->kgh",
-        before[0].astype(x_TBD.dtype),
-        d_recurrent.astype(x_TBD.dtype),
-        preferred_element_type=jnp.float32,
+    seen = _drop(before[0], fixed.drop, masks.drop)
+    d_fixed = _Fixed(
+        d_weights,
+        _kernel_gradient(seen, d_recurrent, fixed.kernel),
+        _step_weights_gradient(cell, fixed.step_weights, before, gates_TB, d_after_TB),
+        None,
     )
-    return d_weights, d_kernel.astype(kernel.dtype), d_x, d_carry, (None, None)
+    return d_fixed, d_x, d_carry, None
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
-# The bodies of the scans are closures: without a cache of its own every eager call would compile.
-_compiled_scan = jax.jit(_scan, static_argnums=(0, 1))
 
 
-def _recur(hidden_BH: Array, kernel: Array) -> Array:
-    return jnp.einsum(
-        "bk,kgh->bgh", hidden_BH.astype(kernel.dtype), kernel, preferred_element_type=jnp.float32
-    )
+def _step_weights_gradient(
+    cell: Cell, step_weights: tuple[Any, ...], before: Carry, gates_TB: Any, d_after_TB: Any
+) -> tuple[Any, ...]:
+    """All steps advance at once, so that each gradient is one product over time and batch."""
+    if not step_weights:
+        return ()
+
+    def advance(step_weights: tuple[Any, ...]) -> Carry:
+        return jax.vmap(lambda *a: cell.advance(*a, *step_weights))(before, gates_TB)
+
+    return jax.vjp(advance, step_weights)[1](d_after_TB)[0]
 
 
-def _recur_transposed(d_recurrent_BGH: Array, kernel: Array) -> Array:
-    return jnp.einsum(
-        "bgh,ghk->bk",
-        d_recurrent_BGH.astype(kernel.dtype),
+# The recurrent kernel is `[P, G, H]`, or `[N, K, G, K]` for heads that do not see each other: then
+# all three products below have the letter n, and the width of h is cut into N parts.
+
+
+def _units(kernel: Array) -> tuple[int, int]:
+    """G, and how many units the product with the kernel has."""
+    heads = kernel.shape[0] if kernel.ndim == 4 else 1
+    return kernel.shape[-2], heads * kernel.shape[-1]
+
+
+def _cut(x: Array, kernel: Array) -> Array:
+    """`[..., P]`, or `[..., N, K]`, in the kernel's dtype."""
+    lead = x.shape[:-1]
+    if kernel.ndim == 4:
+        x = x.reshape((*lead, kernel.shape[0], -1))
+    return x.astype(kernel.dtype)
+
+
+def _recur(hidden_BP: Array, kernel: Array) -> Array:
+    n = "n" * (kernel.ndim - 3)
+    gates = jnp.einsum(
+        f"b{n}k,{n}kgh->bg{n}h",
+        _cut(hidden_BP, kernel),
         kernel,
-        preferred_element_type=jnp.float32,
+        preferred_element_type=accumulator(kernel.dtype),
     )
+    return gates.reshape((gates.shape[0], *_units(kernel)))
 
 
-def _split_gates(cell: Cell, gates: Array, kernel: Array, d_gates: Array) -> tuple[Array, Array]:
-    """The cotangents of the inputs of `merge`: it is linear, so any inputs give the same."""
-    zeros = jnp.zeros((*gates.shape[:-2], *kernel.shape[1:]), gates.dtype)
-    return jax.vjp(cell.merge, zeros, zeros)[1](d_gates)
+def _recur_transposed(d_recurrent_BGH: Array, turned: Array) -> Array:
+    n = "n" * (turned.ndim - 3)
+    d_hidden = jnp.einsum(
+        f"bg{n}h,{n}ghk->b{n}k",
+        _cut(d_recurrent_BGH, turned),
+        turned,
+        preferred_element_type=accumulator(turned.dtype),
+    )
+    return d_hidden.reshape((d_hidden.shape[0], -1))
+
+
+def _kernel_gradient(hidden_TBP: Array, d_recurrent_TBGH: Array, kernel: Array) -> Array:
+    n = "n" * (kernel.ndim - 3)
+    d_kernel = jnp.einsum(
+        f"tb{n}k,tbg{n}h->{n}kgh",
+        _cut(hidden_TBP, kernel),
+        _cut(d_recurrent_TBGH, kernel),
+        preferred_element_type=accumulator(kernel.dtype),
+    )
+    return d_kernel.astype(kernel.dtype)
+
+
+def _drop(hidden: Array, every: Array | None, now: Array | None) -> Array:
+    """Multiplies by the mask of every step, `[B, P]`, or by that of the steps at hand."""
+    if every is not None:
+        now = every.reshape((1,) * (hidden.ndim - 2) + every.shape)
+    return hidden if now is None else hidden * now.astype(hidden.dtype)
 
 
 def _reset(carry: Carry, start: Array | None) -> Carry:
@@ -264,12 +388,15 @@ def _zeros(carry: Carry) -> Carry:
     return tuple(jnp.zeros_like(leaf) for leaf in carry)
 
 
+def _length(inputs: Any) -> int:
+    return jax.tree.leaves(inputs)[0].shape[0]
+
+
 def _scan_blocks(
     run_block: Callable[[Carry, Any], tuple[Carry, Any]], block: int, carry: Carry, inputs: Any
 ) -> tuple[Carry, Any]:
     """Scans over blocks of time; what does not fill a block at the end is a block of its own."""
-    length = jax.tree.leaves(inputs)[0].shape[0]
-    blocks, rest = divmod(length, block)
+    blocks, rest = divmod(_length(inputs), block)
     whole = blocks * block
     outputs = []
     if blocks:

@@ -22,6 +22,7 @@ from recattn_jax.layers.combine import (
 )
 from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
 from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
+from recattn_jax.layers.noise import Noise
 from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
@@ -41,7 +42,7 @@ from recattn_jax.layers.positions import (
     Rotary,
     SinusoidalPositions,
 )
-from recattn_jax.layers.recurrent import LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.recurrent import GRU, LSTM, RNN, Recurrent, RecurrentState
 from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
 from recattn_jax.layers.time import (
     Bidirectional,
@@ -52,13 +53,16 @@ from recattn_jax.layers.time import (
     Local,
     LocalState,
 )
+from recattn_jax.layers.xlstm import SLSTM
 
 __all__ = [
+    "GRU",
     "LSTM",
     "RNN",
     "ALiBi",
     "Additive",
     "AttendToInput",
+    "SLSTM",
     "AttentionState",
     "Bidirectional",
     "BlockRecurrent",
@@ -89,6 +93,7 @@ __all__ = [
     "LocationAttention",
     "LocationState",
     "NormalizedMean",
+    "Noise",
     "Parallel",
     "Pointwise",
     "PositionState",

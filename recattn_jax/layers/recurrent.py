@@ -1,11 +1,14 @@
 """Recurrent layers: a template, and the cells that fill it.
 
 A new cell says how many gates it has, how it starts and how one step advances; the template brings
-the projection of the inputs, the scan, resets between documents, padding, streaming and gradients.
+the projection of the inputs, the scan, resets between documents, padding, streaming, noise and
+gradients.
 """
 
+import dataclasses
 import operator
-from typing import ClassVar, final
+from collections.abc import Callable
+from typing import Any, ClassVar, final
 
 import flax.linen as nn
 import jax
@@ -14,8 +17,9 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from recattn_jax import partition
-from recattn_jax.kernels import recurrence, segments
+from recattn_jax.kernels import cells, recurrence, segments
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.noise import Noise
 from recattn_jax.shapes import Activations, Array, Float, Int, State
 
 
@@ -24,7 +28,7 @@ class RecurrentState:
     """What a recurrent layer carries on.
 
     Attributes:
-      carry: float32 arrays `[B, H]`, the hidden state first.
+      carry: arrays `[B, H]`, float32 or wider, the hidden state first.
       segment: `[B]`, the number of the last real step's document; 0 is nothing yet.
     """
 
@@ -39,17 +43,30 @@ class Recurrent(SequenceLayer):
 
     `gates_t = x_t W + b + h_{t-1} U`, `carry_t = advance(carry_{t-1}, gates_t)`, `y_t = h_t`.
 
+    A cell says `gates`, `leaves`, `advance` and `bias_init`; the other pieces are for cells that
+    carry, multiply or merge something else.
+
     Parameters keep the gate as an axis of its own, so that a split of H over devices keeps every
     gate of a unit together: `input_kernel [D, G, H]`, `recurrent_kernel [H, G, H]`, `bias [G, H]`.
-    The carry is float32.
+    The carry is float32, or wider where x is.
+
+    Attributes:
+      features: units H.
+      noise: what is random where rng streams are given.
+      remat_every: None keeps all gates for the backward pass; k keeps the carry of every k-th step
+        and computes the rest anew, in about a third more time.
     """
 
     features: int
+    noise: Noise = dataclasses.field(default=Noise(), kw_only=True)
+    remat_every: int | None = dataclasses.field(default=None, kw_only=True)
 
     gates: ClassVar[int]
     """How many gates the cell has, G."""
     leaves: ClassVar[int]
-    """How many arrays `[B, H]` the carry has, the hidden state first."""
+    """How many arrays the carry has, the hidden state first."""
+    zoned: ClassVar[int | None] = None
+    """How many of them, from the first, zoneout may keep; None for all."""
 
     @staticmethod
     def advance(carry: recurrence.Carry, gates_BGH: Array) -> recurrence.Carry:
@@ -61,6 +78,39 @@ class Recurrent(SequenceLayer):
         """How `bias [G, H]` starts."""
         raise NotImplementedError
 
+    @property
+    def cell(self) -> recurrence.Cell:
+        """The functions of the cell; the same ones each time, so that programs are found again."""
+        return recurrence.Cell(recurrence.affine, operator.add, self.advance)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """How wide each array of the carry is; the first is the width of y."""
+        return (self.features,) * self.leaves
+
+    @property
+    def recurrent_shape(self) -> tuple[int, ...]:
+        """The shape of `recurrent_kernel`: `[P, G, H]`, or `[N, K, G, K]` for N separate heads."""
+        return (self.widths[0], self.gates, self.features)
+
+    @property
+    def bias_shape(self) -> tuple[int, int]:
+        """The shape of `bias`: `[G, H]`, or more gates, which then only the bias feeds."""
+        return (self.gates, self.features)
+
+    def project_weights(self, input_kernel: Array, bias: Array) -> Any:
+        """What `cell.project` takes."""
+        return input_kernel, bias
+
+    def step_weights(self, recurrent_kernel: Array) -> tuple[Array, tuple[Any, ...]]:
+        """The kernel of the product with h, and what `cell.advance` takes beside the gates."""
+        return recurrent_kernel, ()
+
+    def inputs(self, x: Activations, drop: Array | None) -> Any:
+        """What `cell.project` takes for x; a cell with a product of its own hands `drop` on."""
+        del drop
+        return x
+
     @final
     @property
     def streams(self) -> bool:
@@ -71,37 +121,55 @@ class Recurrent(SequenceLayer):
     @nn.compact
     def forward(
         self, x: Activations, state: State | None, context: Context
-    ) -> tuple[Float[Array, "B T H"], RecurrentState]:
+    ) -> tuple[Float[Array, "B T P"], RecurrentState]:
         """Runs the cell over x; see the template."""
-        gates, width = self.gates, x.shape[-1]
+        if self.remat_every is not None and self.remat_every < 1:
+            raise ValueError(
+                f"{type(self).__name__}: remat_every={self.remat_every} must be at least 1, or None"
+            )
+        batch, length, width = x.shape
+        wide = recurrence.accumulator(x.dtype)
         input_kernel = self.param(
-            "input_kernel", per_gate_lecun, (width, gates, self.features), jnp.float32
+            "input_kernel", per_gate_lecun, (width, self.gates, self.features), jnp.float32
         )
-        recurrent_kernel = self.param(
-            "recurrent_kernel", per_gate_orthogonal, (self.features, gates, self.features)
+        recurrent_kernel = self.param("recurrent_kernel", per_gate_orthogonal, self.recurrent_shape)
+        bias = self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
+        recurrent_kernel, step_weights = self.step_weights(
+            self.noise.drop_weights(self, partition.gather(recurrent_kernel.astype(x.dtype)))
         )
-        bias = self.param("bias", self.bias_init, (gates, self.features), jnp.float32)
 
         carry, steps = self._documents(x, state, context)
-        hidden_BTH, carry = recurrence.scan_cell(
-            recurrence.Cell(recurrence.affine, operator.add, self.advance),
-            (partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)),
-            partition.gather(recurrent_kernel.astype(x.dtype)),
-            x,
+        drop = self.noise.state_mask(self, (batch, length, self.widths[0]), wide)
+        cell, inputs = self.cell, self.inputs(self.noise.drop_inputs(self, x), drop)
+        if self.noise.zoneout > 0.0:
+            zoned = self.widths[: self.zoned]
+            masks = [self.noise.zoneout_mask(self, (batch, length, size), wide) for size in zoned]
+            missing = (None,) * (self.leaves - len(zoned))
+            cell, inputs = cells.zoneout(cell), (inputs, (*masks, *missing))
+        hidden_BTP, carry = recurrence.scan_cell(
+            cell,
+            self.project_weights(
+                partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)
+            ),
+            recurrent_kernel,
+            inputs,
             carry,
             steps.starts,
             steps.keep,
+            step_weights=step_weights,
+            drop=drop,
+            remat_every=self.remat_every,
         )
-        return hidden_BTH.astype(x.dtype), RecurrentState(carry, steps.segment)
+        return hidden_BTP.astype(x.dtype), RecurrentState(carry, steps.segment)
 
     def _documents(
         self, x: Activations, state: State | None, context: Context
     ) -> tuple[recurrence.Carry, segments.Steps]:
         """The carry to start from, and where it is reset and kept."""
-        batch = x.shape[0]
+        batch, wide = x.shape[0], recurrence.accumulator(x.dtype)
         if state is None:
-            zeros_BH = jnp.zeros((batch, self.features))
-            state = RecurrentState((zeros_BH,) * self.leaves, jnp.zeros((batch,), jnp.int32))
+            zeros = tuple(jnp.zeros((batch, width), wide) for width in self.widths)
+            state = RecurrentState(zeros, jnp.zeros((batch,), jnp.int32))
         if not isinstance(state, RecurrentState) or len(state.carry) != self.leaves:
             raise ValueError(
                 f"{type(self).__name__}: state must be a RecurrentState of {self.leaves} arrays, "
@@ -112,16 +180,20 @@ class Recurrent(SequenceLayer):
                 f"{type(self).__name__}: state is for a batch of {state.segment.shape[0]}, "
                 f"x has {batch}"
             )
-        return segments.follow_documents(state.carry, state.segment, context.segments)
+        carry = tuple(leaf.astype(wide) for leaf in state.carry)
+        return segments.follow_documents(carry, state.segment, context.segments)
 
 
 class RNN(Recurrent):
-    """The tanh recurrent network of Elman.
+    """The simple recurrent network of Elman.
 
-    `h_t = tanh(x_t W + h_{t-1} U + b)`.
+    `h_t = activation(x_t W + h_{t-1} U + b)`.
 
     Attributes:
       features: units H.
+      activation: an elementwise function; a module-level one, `nn.relu`, is compiled once.
+      noise: what is random where rng streams are given.
+      remat_every: steps between the carries that are kept for the backward pass; None keeps all.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -131,9 +203,14 @@ class RNN(Recurrent):
     Elman, Finding structure in time, 1990.
     """
 
+    activation: Callable[[Array], Array] = jnp.tanh
+
     gates = 1
     leaves = 1
-    advance = staticmethod(recurrence.advance_elman)
+
+    @property
+    def cell(self) -> recurrence.Cell:
+        return cells.elman(self.activation)
 
     @property
     def bias_init(self) -> nn.initializers.Initializer:
@@ -149,20 +226,46 @@ class LSTM(Recurrent):
     Attributes:
       features: units H.
       forget_bias: what the bias of f starts at; the others start at 0.
+      projection: width P of h, `h_t = (sigmoid(o) tanh(c_t)) R` with `projection_kernel [H, P]`;
+        None for H, without R.
+      peepholes: whether i and f see `c_{t-1}`, and o sees `c_t`, through `peepholes [3, H]`, which
+        start at 0.
+      layer_norm: whether `x_t W` and `h_{t-1} U` are normalised, each over all gates, and `c_t`
+        inside the last tanh; with `input_scale [4, H]`, `recurrent_scale [4, H]`,
+        `cell_scale [H]` and `cell_shift [H]`.
+      noise: what is random where rng streams are given.
+      remat_every: steps between the carries that are kept for the backward pass; None keeps all.
 
-    Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h, c), segment)`.
+    Call: `[B, T, D] -> [B, T, P]`; state: `RecurrentState(carry=(h, c), segment)`.
+
+    Raises:
+      ValueError: if `projection` is less than 1.
 
     >>> layer = LSTM(4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
 
-    Hochreiter and Schmidhuber, Long short-term memory, 1997; forget gate: Gers et al., 2000.
+    Hochreiter and Schmidhuber, Long short-term memory, 1997; forget gate: Gers et al., 2000;
+    peepholes: Gers and Schmidhuber, 2000; projection: Sak et al., 2014, arXiv:1402.1128;
+    layer norm: Ba et al., 2016, arXiv:1607.06450.
     """
 
     forget_bias: float = 1.0
+    projection: int | None = None
+    peepholes: bool = False
+    layer_norm: bool = False
 
     gates = 4
     leaves = 2
-    advance = staticmethod(recurrence.advance_lstm)
+
+    @property
+    def cell(self) -> recurrence.Cell:
+        return cells.lstm(self.layer_norm)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        if self.projection is not None and self.projection < 1:
+            raise ValueError(f"LSTM: projection={self.projection} must be at least 1, or None")
+        return (self.features if self.projection is None else self.projection, self.features)
 
     @property
     def bias_init(self) -> nn.initializers.Initializer:
@@ -172,25 +275,124 @@ class LSTM(Recurrent):
 
         return init
 
+    def project_weights(self, input_kernel: Array, bias: Array) -> Any:
+        if not self.layer_norm:
+            return input_kernel, bias
+        return input_kernel, bias, self._vector("input_scale", nn.initializers.ones, self.gates)
+
+    def step_weights(self, recurrent_kernel: Array) -> tuple[Array, tuple[Any, ...]]:
+        zeros, ones = nn.initializers.zeros, nn.initializers.ones
+        weights = cells.LSTMWeights()
+        if self.peepholes:
+            weights = weights._replace(peepholes=self._vector("peepholes", zeros, 3))
+        if self.layer_norm:
+            weights = weights._replace(
+                recurrent_scale=self._vector("recurrent_scale", ones, self.gates),
+                cell_scale=self._vector("cell_scale", ones),
+                cell_shift=self._vector("cell_shift", zeros),
+            )
+        if self.projection is not None:
+            shape = (self.features, self.projection)
+            kernel = self.param(
+                "projection_kernel", nn.initializers.lecun_normal(), shape, jnp.float32
+            )
+            weights = weights._replace(
+                projection=partition.gather(kernel.astype(recurrent_kernel.dtype))
+            )
+        plain = all(weight is None for weight in weights)
+        return recurrent_kernel, () if plain else (weights,)
+
+    def _vector(self, name: str, init: nn.initializers.Initializer, *gates: int) -> Array:
+        return partition.gather(self.param(name, init, (*gates, self.features), jnp.float32))
+
+
+class GRU(Recurrent):
+    """The gated recurrent unit.
+
+    `r, z = sigmoid(x_t W + h_{t-1} U + b)`, `h_t = (1 - z) n + z h_{t-1}`, and either, as in torch
+    and cuDNN, `n = tanh(x_t W_n + b_n + r (h_{t-1} U_n + b_m))`, or, as it was published,
+    `n = tanh(x_t W_n + b_n + (r h_{t-1}) U_n)`.
+
+    Attributes:
+      features: units H.
+      reset_after: whether r acts after the product with U_n, the first of the two; `bias [4, H]` is
+        then r, z, n, m, and `bias [3, H]` is r, z, n otherwise.
+      layer_norm: whether the products of x and of h are normalised, r and z together and n by
+        itself; with `input_scale [3, H]` and `recurrent_scale [3, H]`.
+      noise: what is random where rng streams are given.
+      remat_every: steps between the carries that are kept for the backward pass; None keeps all.
+
+    Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
+
+    >>> layer = GRU(4)
+    >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
+
+    Cho et al., Learning phrase representations, 2014, arXiv:1406.1078; layer norm: Ba et al., 2016,
+    arXiv:1607.06450.
+    """
+
+    reset_after: bool = True
+    layer_norm: bool = False
+
+    gates = 3
+    leaves = 1
+
+    @property
+    def cell(self) -> recurrence.Cell:
+        return cells.gru(self.reset_after, self.layer_norm)
+
+    @property
+    def bias_shape(self) -> tuple[int, int]:
+        return (4 if self.reset_after else 3, self.features)
+
+    @property
+    def bias_init(self) -> nn.initializers.Initializer:
+        return nn.initializers.zeros
+
+    def project_weights(self, input_kernel: Array, bias: Array) -> Any:
+        if not self.layer_norm:
+            return input_kernel, bias
+        return input_kernel, bias, self._scale("input_scale")
+
+    def step_weights(self, recurrent_kernel: Array) -> tuple[Array, tuple[Any, ...]]:
+        scales = (self._scale("recurrent_scale"),) if self.layer_norm else ()
+        if self.reset_after:
+            return recurrent_kernel, scales
+        return recurrent_kernel[:, :2], (recurrent_kernel[:, 2], *scales)
+
+    def inputs(self, x: Activations, drop: Array | None) -> Any:
+        if self.reset_after:
+            return x
+        if drop is not None:
+            drop = jnp.broadcast_to(drop, (*x.shape[:2], self.features))
+        return x, drop
+
+    def _scale(self, name: str) -> Array:
+        shape = (self.gates, self.features)
+        return partition.gather(self.param(name, nn.initializers.ones, shape, jnp.float32))
+
 
 per_gate_lecun = nn.initializers.lecun_normal(in_axis=0, out_axis=-1, batch_axis=1)
 """Each gate's `[D, H]` is a matrix of its own; variance 1 / D."""
 
 
-def per_gate_orthogonal(key: Array, shape: tuple[int, int, int]) -> Float[Array, "K G H"]:
+def per_gate_orthogonal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*N K G H"]:
     """Starts each gate's `[K, H]` as an orthogonal matrix of its own.
 
     Args:
       key: a random key.
-      shape: `(K, G, H)`.
+      shape: `(K, G, H)`, or `(N, K, G, H)` for N heads.
 
     Returns:
-      `[K, G, H]`, float32.
+      An array of that shape, float32.
 
     >>> per_gate_orthogonal(jax.random.key(0), (4, 3, 4)).shape
     (4, 3, 4)
     """
-    rows, gates, columns = shape
+    *heads, rows, gates, columns = shape
+    if heads:
+        draw = jax.vmap(lambda key: per_gate_orthogonal(key, shape[1:]))
+        return draw(jax.random.split(key, heads[0]))
     orthogonal = nn.initializers.orthogonal()
     draw = jax.vmap(lambda key: orthogonal(key, (rows, columns)), out_axes=1)
     return draw(jax.random.split(key, gates))

@@ -2,6 +2,8 @@
 
 import functools
 import operator
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +11,15 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from recattn_jax.kernels import recurrence
+from recattn_jax.kernels import cells, recurrence
 from recattn_jax.kernels.recurrence import Cell, affine
 from tests.oracles import assert_close, assert_gradients_close
 
-B, D, H = 3, 5, 4
+B, D, H, P = 3, 5, 4, 2
 
 
 def keep_apart(projected: jax.Array, recurrent: jax.Array) -> jax.Array:
-    """Gates of a cell that does not add its two products, as a GRU that resets late."""
+    """Gates of a cell that does not add its two products."""
     return jnp.concatenate([projected + 2.0 * recurrent, projected], axis=-2)
 
 
@@ -26,21 +28,103 @@ def advance_apart(carry: tuple, gates: jax.Array) -> tuple:
     return (0.5 * hidden + jnp.tanh(gates[:, 0]) * jax.nn.sigmoid(gates[:, 1]),)
 
 
-CELLS = {
-    "lstm": (Cell(affine, operator.add, recurrence.advance_lstm), 4, 2),
-    "elman": (Cell(affine, operator.add, recurrence.advance_elman), 1, 1),
-    "apart": (Cell(affine, keep_apart, advance_apart), 1, 1),
+class Case(NamedTuple):
+    """A cell, and the shapes of what it takes."""
+
+    cell: Cell
+    weights: tuple[tuple[int, ...], ...]
+    kernel: tuple[int, ...]
+    carry: tuple[int, ...]
+    step_weights: Any = ()
+    drop: Callable[[int], int] | None = None  # from T to how long the mask on h is
+
+    @property
+    def projection(self) -> tuple[tuple[int, ...], ...]:
+        return tuple((D, *shape) if k == 0 else shape for k, shape in enumerate(self.weights))
+
+
+def plain(cell: Cell, gates: int, leaves: int) -> Case:
+    return Case(cell, ((gates, H), (gates, H)), (H, gates, H), (H,) * leaves)
+
+
+NORMED = ((4, H), (4, H), (4, H))
+CASES = {
+    "lstm": plain(cells.lstm(), 4, 2),
+    "elman": plain(cells.elman(), 1, 1),
+    "apart": plain(Cell(affine, keep_apart, advance_apart), 1, 1),
+    "lstm, all": Case(
+        cells.lstm(layer_norm=True),
+        NORMED,
+        (P, 4, H),
+        (P, H),
+        (cells.LSTMWeights((3, H), (4, H), (H,), (H,), (H, P)),),
+        lambda length: length,
+    ),
+    "gru": Case(cells.gru(), ((3, H), (4, H)), (H, 3, H), (H,), (), lambda _: 1),
+    "gru, normed": Case(
+        cells.gru(layer_norm=True), ((3, H), (4, H), (3, H)), (H, 3, H), (H,), ((3, H),)
+    ),
+    "gru, reset before": Case(
+        cells.gru(reset_after=False),
+        ((3, H), (3, H)),
+        (H, 2, H),
+        (H,),
+        ((H, H),),
+        lambda length: length,
+    ),
+    "slstm": Case(
+        Cell(affine, operator.add, cells.advance_slstm),
+        ((4, H), (4, H)),
+        (2, H // 2, 4, H // 2),
+        (H,) * 4,
+        (),
+        lambda _: 1,
+    ),
+    "lstm, zoneout": Case(
+        cells.zoneout(cells.lstm()),
+        ((4, H), (4, H)),
+        (H, 4, H),
+        (H, H),
+    ),
 }
+SHORT = [
+    (name, *rest)
+    for name in ("lstm", "elman", "apart")
+    for rest in ((1, 4, False, None), (4, 4, False, None), (8, 4, True, None))
+]
+RAGGED = [(name, 7, 4, True, None) for name in CASES]
+REMAT = [(name, 7, 2, True, 3) for name in ("lstm", "lstm, all", "gru, reset before")]
 
 
-def plain_loop(cell, weights, kernel, x, carry, starts, keep):
+def is_shape(node: Any) -> bool:
+    return type(node) is tuple and node != () and all(isinstance(size, int) for size in node)
+
+
+def fill(draw: Callable, shapes: Any) -> Any:
+    return jax.tree.map(lambda shape: jnp.asarray(draw(size=shape)), shapes, is_leaf=is_shape)
+
+
+def heads_apart(hidden: jax.Array, kernel: jax.Array) -> jax.Array:
+    """The recurrent product, head by head."""
+    if kernel.ndim == 3:
+        return jnp.einsum("bk,kgh->bgh", hidden, kernel)
+    parts = jnp.split(hidden, kernel.shape[0], axis=-1)
+    return jnp.concatenate(
+        [jnp.einsum("bk,kgh->bgh", h, u) for h, u in zip(parts, kernel, strict=True)], axis=-1
+    )
+
+
+def plain_loop(cell, weights, kernel, x, carry, starts, keep, step_weights, drop):
     hidden = []
-    for t in range(x.shape[1]):
+    for t in range(jax.tree.leaves(x)[0].shape[1]):
         before = carry
         if starts is not None:
             before = tuple(jnp.where(starts[:, t, None], 0.0, leaf) for leaf in carry)
-        recurrent = jnp.einsum("bk,kgh->bgh", before[0], kernel)
-        after = cell.advance(before, cell.merge(cell.project(weights, x[:, t]), recurrent))
+        seen = before[0] if drop is None else before[0] * drop[:, min(t, drop.shape[1] - 1)]
+        projected = cell.project(weights, jax.tree.map(lambda a, t=t: a[:, t], x))
+        after = cell.advance(
+            before, cell.merge(projected, heads_apart(seen, kernel)), *step_weights
+        )
         if keep is not None:
             after = tuple(
                 jnp.where(keep[:, t, None], n, o) for n, o in zip(after, carry, strict=True)
@@ -50,46 +134,90 @@ def plain_loop(cell, weights, kernel, x, carry, starts, keep):
     return jnp.stack(hidden, axis=1), carry
 
 
-@pytest.mark.parametrize("name", CELLS)
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("length", "block"), [(1, 4), (4, 4), (7, 4), (8, 4)])
-def test_equals_autodiff_of_a_plain_loop(name: str, masked: bool, length: int, block: int) -> None:
-    """Outputs, last carry and all gradients, with resets, padding, initial carry, ragged blocks."""
-    cell, gates, leaves = CELLS[name]
-    draw = np.random.default_rng(0).normal
-    x = jnp.asarray(draw(size=(B, length, D)), jnp.float32)
-    weights = jnp.asarray(draw(size=(D, gates, H)), jnp.float32), jnp.ones((gates, H))
-    kernel = jnp.asarray(draw(size=(H, gates, H)), jnp.float32) / 2
-    carry = tuple(jnp.asarray(draw(size=(B, H)), jnp.float32) for _ in range(leaves))
-    segments = np.random.default_rng(1).integers(0, 3, size=(B, length))
-    starts, keep = None, None
+def compare(name, length, block, masked, remat_every, tolerance):
+    """Outputs, last carry and all gradients of one case, in the present precision."""
+    case, draw = CASES[name], np.random.default_rng(0).normal
+    x, weights, kernel, step_weights, carry = fill(
+        draw,
+        (
+            (B, length, D),
+            case.projection,
+            case.kernel,
+            case.step_weights,
+            tuple((B, width) for width in case.carry),
+        ),
+    )
+    # n of the sLSTM is positive; for others it makes no difference.
+    carry = (*carry[:2], *(1.5 + jnp.tanh(leaf) for leaf in carry[2:]))
+    drop = starts = keep = None
+    if case.drop is not None:
+        drop = jnp.asarray(draw(size=(B, case.drop(length), case.carry[0])))
     if masked:
-        keep = jnp.asarray(segments > 0)
-        starts = jnp.asarray(segments == 2)
+        segments = np.random.default_rng(1).integers(0, 3, size=(B, length))
+        keep, starts = jnp.asarray(segments > 0), jnp.asarray(segments == 2)
 
-    def loss(run, weights, kernel, x, carry):
-        hidden, last = run(cell, weights, kernel, x, carry, starts, keep)
-        terms = jax.tree.map(
-            lambda a: jnp.sum(jnp.sin(a + jnp.arange(H).reshape((1,) * (a.ndim - 1) + (H,)))),
-            (hidden, last),
+    def see(x):
+        """x, and what goes past the projection."""
+        if name == "gru, reset before":
+            return x, drop
+        if name == "lstm, zoneout":
+            return x, (jnp.linspace(0.0, 1.0, x[..., :H].size).reshape(x[..., :H].shape), None)
+        return x
+
+    def loss(run, weights, kernel, step_weights, x, carry):
+        out = run(
+            case.cell,
+            weights,
+            kernel,
+            see(x),
+            carry,
+            starts,
+            keep,
+            step_weights=step_weights,
+            drop=drop,
         )
-        return sum(jax.tree.leaves(terms)), (hidden, last)
+        terms = [
+            jnp.sum(jnp.sin(a + jnp.arange(a.shape[-1]).reshape((1,) * (a.ndim - 1) + (-1,))))
+            for a in jax.tree.leaves(out)
+        ]
+        return sum(terms), out
 
     def run(how):
-        gradient = jax.value_and_grad(functools.partial(loss, how), (0, 1, 2, 3), has_aux=True)
-        (_, out), grads = jax.jit(gradient)(weights, kernel, x, carry)
+        gradient = jax.value_and_grad(functools.partial(loss, how), range(5), has_aux=True)
+        (_, out), grads = jax.jit(gradient)(weights, kernel, step_weights, x, carry)
         return out, grads
 
-    out, grads = run(functools.partial(recurrence.scan_cell, block=block))
+    out, grads = run(functools.partial(recurrence.scan_cell, block=block, remat_every=remat_every))
     wanted_out, wanted = run(plain_loop)
-    assert_close(out, wanted_out, 1e-6)
-    assert_gradients_close(grads, wanted, 2e-6)
+    dtypes = [
+        [leaf.dtype for leaf in jax.tree.leaves(tree)]
+        for tree in ((out, grads), (wanted_out, wanted))
+    ]
+    assert dtypes[0] == dtypes[1]
+    assert_close(out, wanted_out, tolerance)
+    assert_gradients_close(grads, wanted, tolerance)
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "block", "masked", "remat_every"), SHORT + RAGGED + REMAT
+)
+def test_equals_autodiff_of_a_plain_loop(
+    name: str, length: int, block: int, masked: bool, remat_every: int | None
+) -> None:
+    """In float64, with resets, padding, initial carry, masks on h, and ragged blocks."""
+    with jax.enable_x64(True):
+        compare(name, length, block, masked, remat_every, 1e-12)
+
+
+@pytest.mark.parametrize("name", ["lstm", "lstm, all"])
+def test_float32_stays_float32(name: str) -> None:
+    compare(name, 7, 4, True, None, 2e-6)
 
 
 def test_vmap_and_checkpoint_agree_and_jvp_is_refused() -> None:
-    cell, gates, _ = CELLS["elman"]
+    cell = CASES["elman"].cell
     x, carry = jnp.ones((B, 3, D)), (jnp.zeros((B, H)),)
-    weights, kernel = (jnp.full((D, gates, H), 0.1), jnp.zeros((gates, H))), jnp.eye(H)[:, None]
+    weights, kernel = (jnp.full((D, 1, H), 0.1), jnp.zeros((1, H))), jnp.eye(H)[:, None]
 
     def total(x):
         return recurrence.scan_cell(cell, weights, kernel, x, carry)[0].sum()
@@ -101,25 +229,55 @@ def test_vmap_and_checkpoint_agree_and_jvp_is_refused() -> None:
         jax.jvp(total, (x,), (x,))
 
 
-def test_gradient_scans_carry_no_weight() -> None:
+def gradient_jaxpr(name: str, length: int, remat_every: int | None = None) -> Any:
+    case = CASES[name]
+    weights, kernel, step_weights = fill(
+        lambda size: np.ones(size, np.float32), (case.projection, case.kernel, case.step_weights)
+    )
+
+    def total(weights, kernel, step_weights):
+        x, carry = jnp.ones((B, length, D)), tuple(jnp.zeros((B, width)) for width in case.carry)
+        inputs = (x, None) if name == "gru, reset before" else x
+        return recurrence.scan_cell(
+            case.cell,
+            weights,
+            kernel,
+            inputs,
+            carry,
+            step_weights=step_weights,
+            remat_every=remat_every,
+        )[0].sum()
+
+    return jax.make_jaxpr(jax.grad(total, (0, 1, 2)))(weights, kernel, step_weights).jaxpr
+
+
+@pytest.mark.parametrize("name", ["elman", "lstm, all", "gru, reset before", "slstm"])
+def test_gradient_scans_carry_no_weight(name: str) -> None:
     """The backward loop must not accumulate weight gradients: they are products outside it."""
-    cell, gates, _ = CELLS["elman"]
-    weights, kernel = (jnp.ones((D, gates, H)), jnp.zeros((gates, H))), jnp.ones((H, gates, H))
-
-    def total(kernel):
-        x, carry = jnp.ones((B, 33, D)), (jnp.zeros((B, H)),)
-        return recurrence.scan_cell(cell, weights, kernel, x, carry)[0].sum()
-
-    loops = [
-        e
-        for e in _equations(jax.make_jaxpr(jax.grad(total))(kernel).jaxpr)
-        if e.primitive.name == "scan"
-    ]
+    allowed = {(B, width) for width in CASES[name].carry}
+    loops = [e for e in _equations(gradient_jaxpr(name, 33)) if e.primitive.name == "scan"]
     assert loops
     for loop in loops:
         first = loop.params["num_consts"]
         carried = loop.invars[first : first + loop.params["num_carry"]]
-        assert all(v.aval.shape == (B, H) for v in carried), [v.aval for v in carried]
+        assert {v.aval.shape for v in carried} <= allowed, [v.aval for v in carried]
+
+
+def test_remat_keeps_nothing_but_the_carries_between_chunks() -> None:
+    """The forward loop over chunks leaves hidden states and carries, and no gates."""
+    length, every = 64, 16
+
+    def kept(remat_every):
+        loops = [
+            e
+            for e in _equations(gradient_jaxpr("lstm", length, remat_every))
+            if e.primitive.name == "scan" and not e.params["reverse"]
+        ]
+        return {v.aval.shape for v in loops[0].outvars}
+
+    gates = (length // every, every, B, 4, H)
+    assert gates in kept(None)
+    assert gates not in kept(every)
 
 
 def _equations(jaxpr):
