@@ -186,7 +186,7 @@ def attention_from(state_dict: Mapping[str, Any], heads: int) -> Params:
         if packed
         else [theirs[f"{part}_proj_weight"] for part in "qkv"]
     )
-    ours = {
+    ours: Arrays = {
         f"{part}/kernel": weight.T.reshape(-1, heads, width // heads)
         for part, weight in zip(_PARTS, weights, strict=True)
     }
