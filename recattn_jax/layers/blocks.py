@@ -98,7 +98,7 @@ class BlockRecurrent(Combinator):
 
     @nn.compact
     def forward(
-        self, x: Activations, state: BlockState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[Float[Array, "B T E"], BlockState]:
         self._check_fields()
         batch, length, width = x.shape

@@ -102,7 +102,7 @@ class Chunked(Combinator):
     size: int
 
     def forward(
-        self, x: Array, state: ChunkedState | None, context: Context
+        self, x: Array, state: State | None, context: Context
     ) -> tuple[Array, ChunkedState]:
         if self.size < 1:
             raise ValueError(f"Chunked: size={self.size} must be at least 1")
@@ -166,9 +166,7 @@ class Local(Combinator):
         """Always."""
         return True
 
-    def forward(
-        self, x: Array, state: LocalState | None, context: Context
-    ) -> tuple[Array, LocalState]:
+    def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, LocalState]:
         if self.window < 1:
             raise ValueError(f"Local: window={self.window} must be at least 1")
         batch, length = x.shape[:2]
@@ -271,7 +269,7 @@ class Feedback(Combinator):
     features: int
 
     def forward(
-        self, x: Activations, state: FeedbackState | None, context: Context
+        self, x: Activations, state: State | None, context: Context
     ) -> tuple[Float[Array, "B T E"], FeedbackState]:
         if not self.body.streams:
             raise ValueError(

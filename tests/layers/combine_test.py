@@ -8,15 +8,18 @@ import pytest
 from recattn_jax import layers
 from tests.oracles import assert_close
 
-A, C = (jax.random.normal(jax.random.key(seed), (2, 3, 4)) for seed in (0, 1))
+A, C = jax.random.normal(jax.random.key(0), (2, 2, 3, 4))
 
 
 def test_gate() -> None:
     y, variables = layers.Gate().init_with_output(jax.random.key(2), [A, C])
     kernel, bias = variables["params"]["gate"].values()
-    gate = 1 / (1 + np.exp(-(np.concatenate([A, C], axis=-1) @ np.asarray(kernel) + np.ones(4))))
+    scores = np.concatenate([A, C], axis=-1) @ np.asarray(kernel) + np.ones(4)
+    gate = 1 / (1 + np.exp(-scores))
     variables["params"]["gate"]["bias"] = jnp.ones_like(bias)
-    assert_close(layers.Gate().apply(variables, [A, C]), gate * A + (1 - gate) * C)
+    assert_close(
+        layers.Gate().apply(variables, [A, C]), gate * np.asarray(A) + (1 - gate) * np.asarray(C)
+    )
     assert y.shape == A.shape
 
 
@@ -45,12 +48,13 @@ def test_gates_of_block_recurrence() -> None:
     keep = sigmoid(np.arange(4.0))
     assert_close(
         layers.FixedGate().apply(fixed, [A, C]),
-        keep * A + (1 - keep) * dense(fixed["params"]["candidate"], C),
+        keep * np.asarray(A) + (1 - keep) * dense(fixed["params"]["candidate"], C),
     )
     lstm = layers.LSTMGate().init(jax.random.key(2), [A, C])
     i, f, z = (dense(lstm["params"][name], C) for name in ("input", "forget", "candidate"))
     assert_close(
-        layers.LSTMGate().apply(lstm, [A, C]), sigmoid(f + 1) * A + sigmoid(i - 1) * np.tanh(z)
+        layers.LSTMGate().apply(lstm, [A, C]),
+        sigmoid(f + 1) * np.asarray(A) + sigmoid(i - 1) * np.tanh(z),
     )
 
 
