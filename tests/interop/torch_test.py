@@ -214,7 +214,7 @@ PACKED = {"in_proj_weight": np.ones((12, 4)), "out_proj.weight": np.ones((4, 4))
         ),
         (
             lambda f: f.gru_to(f.lstm_from(lstm())),
-            r"to GRU: recurrent_kernel must be \[H, 3, H\] with H = 2, got \[2, 4, 2\]",
+            r"to GRU: recurrent_kernel must be \[H, 3, H\], got \[2, 4, 2\]",
         ),
         (
             lambda f: f.attention_from(PACKED | {"bias_k": np.ones((1, 1, 4))}, 2),
