@@ -27,8 +27,11 @@ FLOORS = (
     ("experiments", 7),
     ("launch", 8),
 )
-# Kernels are arrays in, arrays out: no framework.
-FORBIDDEN = {"recattn_jax.kernels": ("flax", "optax", "orbax", "absl", "ml_collections")}
+# Kernels are arrays in, arrays out, and so is the conversion of weights: no framework.
+FORBIDDEN = {
+    "recattn_jax.kernels": ("flax", "optax", "orbax", "absl", "ml_collections"),
+    "recattn_jax.interop": ("jax", "flax", "optax"),
+}
 # Not dependencies; only benchmarks may compare with them, where they are installed.
 STRANGERS = ("tensorflow", "keras", "torch")
 ORACLES = "experiments.benchmarks."
@@ -105,6 +108,7 @@ def test_imports_go_down() -> None:
         ({"recattn_jax.layers.x": "from recattn_jax.training import fit"}, "floor 2.*floor 6"),
         ({"recattn_jax.data.x": "def f():\n  import launch.app"}, "floor 3.*floor 8"),
         ({"recattn_jax.kernels.x": "import flax.linen as nn"}, "imports flax"),
+        ({"recattn_jax.interop.x": "import torch"}, "imports torch"),
         ({"recattn_jax.data.x": "import tensorflow as tf"}, "imports tensorflow"),
         (
             {

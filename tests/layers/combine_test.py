@@ -14,7 +14,8 @@ A, C = jax.random.normal(jax.random.key(0), (2, 2, 3, 4))
 def test_gate() -> None:
     y, variables = layers.Gate().init_with_output(jax.random.key(2), [A, C])
     kernel, bias = variables["params"]["gate"].values()
-    gate = 1 / (1 + np.exp(-(np.concatenate([A, C], axis=-1) @ np.asarray(kernel) + np.ones(4))))
+    scores = np.concatenate([A, C], axis=-1) @ np.asarray(kernel) + np.ones(4)
+    gate = 1 / (1 + np.exp(-scores))
     variables["params"]["gate"]["bias"] = jnp.ones_like(bias)
     assert_close(
         layers.Gate().apply(variables, [A, C]), gate * np.asarray(A) + (1 - gate) * np.asarray(C)

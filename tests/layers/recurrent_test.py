@@ -28,7 +28,7 @@ B, T, D, H, P = 4, 37, 6, 8, 3
 LENGTHS = np.array([37, 1, 20, 36])
 
 
-def from_torch(layer: Recurrent, weights: dict[str, Any]) -> dict[str, np.ndarray]:
+def from_torch(layer: Recurrent, weights: dict[str, Any]) -> dict[str, jax.Array]:
     """Our parameters, or gradients, from torch's, whose recurrent bias is 0 (but of n of a GRU)."""
 
     def kernel(name: str) -> np.ndarray:
@@ -45,7 +45,7 @@ def from_torch(layer: Recurrent, weights: dict[str, Any]) -> dict[str, np.ndarra
         ours["bias"] = np.concatenate([ours["bias"], recurrent[2:]])
     if "weight_hr_l0" in weights:
         ours["projection_kernel"] = weights["weight_hr_l0"].detach().numpy().T
-    return ours
+    return jax.tree.map(jnp.asarray, ours)
 
 
 TORCH = {
@@ -57,6 +57,7 @@ TORCH = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("packed", [False, True])
 def test_equals_torch(name: str, packed: bool) -> None:
@@ -170,17 +171,19 @@ def test_gru_equals_keras(reset_after: bool, monkeypatch: pytest.MonkeyPatch) ->
     if reset_after:
         bias = np.stack([bias[:3], np.stack([np.zeros(H), np.zeros(H), bias[3]])])
     theirs = keras.layers.GRU(H, reset_after=reset_after, return_sequences=True)
-    theirs.build(x.shape)
-    theirs.set_weights([flat(params["input_kernel"]), flat(params["recurrent_kernel"]), flat(bias)])
-    assert_close(layer.apply({"params": params}, x)[0], theirs(x))
+    with jax.numpy_rank_promotion("allow"):
+        theirs.build(x.shape)
+        theirs.set_weights(
+            [flat(params["input_kernel"]), flat(params["recurrent_kernel"]), flat(bias)]
+        )
+        wanted = theirs(x)
+    assert_close(layer.apply({"params": params}, x)[0], wanted)
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        RNN(H),
         LSTM(H, peepholes=True),
-        LSTM(H, layer_norm=True),
         LSTM(H, projection=P, peepholes=True, layer_norm=True),
         GRU(H, reset_after=False),
         GRU(H, layer_norm=True),
@@ -192,7 +195,7 @@ def test_gru_equals_keras(reset_after: bool, monkeypatch: pytest.MonkeyPatch) ->
 def test_equals_its_formula(layer: Recurrent) -> None:
     """Outputs and gradients, in float64, which stays float64."""
     with jax.enable_x64(True):
-        x = jax.random.normal(jax.random.key(0), (2, 6, D), jnp.float64)
+        x = jax.random.normal(jax.random.key(0), (2, 4, D), jnp.float64)
         assert_same_function(
             lambda params, x: layer.apply({"params": params}, x)[0],
             lambda params, x: formula(layer, params, x),
@@ -264,7 +267,7 @@ def test_how_parameters_start() -> None:
 
 def test_how_the_other_cells_start() -> None:
     """Standard deviations of every kernel, gate by gate; products with h keep its norm."""
-    width, features, projection, heads = 50, 400, 200, 4
+    width, features, projection, heads = 50, 200, 100, 2
     for layer, recurrent in (
         (RNN(features), features),
         (GRU(features), features),
