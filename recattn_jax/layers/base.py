@@ -61,7 +61,7 @@ class Context:
           The context with its `segments` and `looks_at` mapped, where it has them.
         """
         segments, looks_at = jax.tree.map(f, (self.segments, self.looks_at))
-        return self.replace(segments=segments, looks_at=looks_at)
+        return dataclasses.replace(self, segments=segments, looks_at=looks_at)
 
     def renumber(self, segments: Segments) -> "Context":
         """Numbers the segments anew; each step still looks at the same part of the memory.
@@ -75,7 +75,7 @@ class Context:
         looks_at = self.segments if self.looks_at is None else self.looks_at
         if looks_at is None:
             looks_at = jnp.ones_like(segments)
-        return self.replace(segments=segments, looks_at=looks_at)
+        return dataclasses.replace(self, segments=segments, looks_at=looks_at)
 
 
 @struct.dataclass

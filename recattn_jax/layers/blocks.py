@@ -1,5 +1,6 @@
 """Recurrence over blocks of time: a memory of slots, read in every block and written after it."""
 
+import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
@@ -121,7 +122,7 @@ class BlockRecurrent(Combinator):
             old = start_BSD + moved_BSD
 
             def read(inner: State, new: Array, steps: Mask) -> tuple[Array, State]:
-                here = context.replace(segments=jnp.where(steps, stretch.numbers, 0))
+                here = dataclasses.replace(context, segments=jnp.where(steps, stretch.numbers, 0))
                 if aligned:
                     memory = jnp.where(stretch.turned[:, None, None], new, old)
                     here = _one_memory(here, memory.astype(x.dtype))
@@ -251,7 +252,9 @@ def _find_turns(
 
 
 def _one_memory(context: Context, memory: Array) -> Context:
-    return context.replace(memory=memory, memory_segments=None, looks_at=None, prepared={})
+    return dataclasses.replace(
+        context, memory=memory, memory_segments=None, looks_at=None, prepared={}
+    )
 
 
 def _three_memories(
@@ -259,7 +262,8 @@ def _three_memories(
 ) -> Context:
     batch, count, _ = slots[0].shape
     numbers_S = jnp.repeat(jnp.array([OLD, NEW, FRESH]), count)
-    return context.replace(
+    return dataclasses.replace(
+        context,
         memory=jnp.concatenate(slots, axis=1).astype(dtype),
         memory_segments=jnp.broadcast_to(numbers_S[None], (batch, 3 * count)),
         looks_at=stretch.looks_at,

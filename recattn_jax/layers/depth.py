@@ -1,5 +1,6 @@
 """Combinators over depth: stacks of layers, one layer many times, and memory against time."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ class Repeat(Combinator):
 
         def run(layer: SequenceLayer, x: Array, own: Any) -> tuple[Array, State]:
             state, prepared = own
-            return layer(x, state, context.replace(prepared=prepared))
+            return layer(x, state, dataclasses.replace(context, prepared=prepared))
 
         own = (states, {} if prepared is None else prepared.layers)
         y, states = _over_depth(run, self.depth, shared=False)(self.stacked, x, own)
@@ -54,12 +55,12 @@ class Repeat(Combinator):
             return context
 
         def run(layer: SequenceLayer, carry: tuple[()], own: None) -> tuple[tuple[()], Any]:
-            return carry, layer.prepare(context.replace(prepared={})).prepared
+            return carry, layer.prepare(dataclasses.replace(context, prepared={})).prepared
 
         _, prepared = _over_depth(run, self.depth, shared=False)(self.stacked, (), None)
         if not prepared:
             return context
-        return context.replace(prepared={**context.prepared, key: Stacked(prepared)})
+        return dataclasses.replace(context, prepared={**context.prepared, key: Stacked(prepared)})
 
 
 class Tied(Combinator):

@@ -1,5 +1,6 @@
 """Combinators over time: they reverse it, cut it, look back in it, or step through it."""
 
+import dataclasses
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -201,9 +202,10 @@ class Local(Combinator):
         def run(
             layer: SequenceLayer, x_BW: Array, own_BW: Array, looks_at_B: Array | None
         ) -> Float[Array, "B E"]:
-            here = context.replace(segments=own_BW)
+            here = dataclasses.replace(context, segments=own_BW)
             if looks_at_B is not None:
-                here = here.replace(
+                here = dataclasses.replace(
+                    here,
                     looks_at=jnp.broadcast_to(looks_at_B[:, None], own_BW.shape),
                 )
             return layer(x_BW, None, here)[0][:, -1]
@@ -294,7 +296,7 @@ class Feedback(Combinator):
                 output = jnp.where(start_B[:, None], 0, output)
             joined = jnp.concatenate([x_BD, output], axis=-1)[:, None]
             segments_B1, looks_at_B1 = jax.tree.map(lambda a: a[:, None], timed)
-            here = context.replace(segments=segments_B1, looks_at=looks_at_B1)
+            here = dataclasses.replace(context, segments=segments_B1, looks_at=looks_at_B1)
             y, state = body(joined, state, here)
             if y.shape[-1] != self.features:
                 raise ValueError(
