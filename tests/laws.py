@@ -134,7 +134,7 @@ def inputs(row: Row, dtype: Any = jnp.float32) -> jax.Array:
 @functools.cache
 def variables(row: Row) -> Any:
     """Fresh variables, moved a little, so that biases and scales are not at round numbers."""
-    fresh = jax.jit(row.layer.init)(jax.random.key(3), inputs(row)[:, :1], None, ones(row))
+    fresh = jax.jit(row.layer.init)(jax.random.key(3), inputs(row)[:, :1], None, ones(row, 1))
     leaves, tree = jax.tree.flatten(fresh)
     noise = np.random.default_rng(5)
     return jax.tree.unflatten(tree, [a + 0.1 * noise.normal(size=a.shape) for a in leaves])
