@@ -145,6 +145,7 @@ def attend(
     """
     scores_BHTS = scoring.compare(queries, keys)
     if scoring.bias is not None:
+        assert distance is not None, "a bias is one by distance"
         scores_BHTS = scores_BHTS + scoring.bias(distance)
     mask_BHTS = True if mask is None else mask[:, None]
     sinks = None if scoring.sinks is None else scoring.sinks[None, :, None, None]

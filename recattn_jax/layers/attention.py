@@ -236,6 +236,7 @@ class SelfAttention(MultiHead):
             positions.bias(self.parameter, self.heads, self.causal),
             self._sinks(),
         )
+        weights: Array | None
         if state is None:
             mixed, weights = self._mix(split_queries, keys, values, marks, scoring)
             if self.streams:

@@ -12,8 +12,7 @@ from flax import struct
 from recattn_jax.shapes import Array, Float, Int, Segments, State
 
 
-@struct.dataclass
-class Context:
+class Context(struct.PyTreeNode):
     """Side inputs of a layer; combinators hand them on unchanged.
 
     Attributes:

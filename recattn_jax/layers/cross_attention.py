@@ -1,5 +1,6 @@
 """Attention to a memory: what a decoder looks at of what an encoder made."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -285,4 +286,5 @@ def _prepared(layer: SequenceLayer, context: Context) -> Any:
 
 
 def _keep(layer: SequenceLayer, context: Context, prepared: Any) -> Context:
-    return context.replace(prepared={**context.prepared, "/".join(layer.path): prepared})
+    everything = {**context.prepared, "/".join(layer.path): prepared}
+    return dataclasses.replace(context, prepared=everything)
