@@ -27,7 +27,13 @@ def test_law(name: str, law: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, row in TABLE.items() if row.layer.streams])
 def test_split_at_every_step(name: str) -> None:
-    laws.every_cut(TABLE[name])
+    laws.check_every_cut(TABLE[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TABLE)
+def test_eager_is_jit(name: str) -> None:
+    laws.check_eager(TABLE[name])
 
 
 def test_every_exported_layer_is_in_the_table() -> None:
