@@ -136,7 +136,9 @@ TABLE = {
     "Boom": Row(layers.Boom(16), reach=1),
     "CausalConvolution": Row(layers.CausalConvolution(3), reach=3),
     "FeedbackMemory": Row(
-        layers.FeedbackMemory(layers.Residual(layers.CrossAttention(2)), window=3)
+        layers.FeedbackMemory(
+            layers.Serial((layers.Residual(layers.CrossAttention(2)), layers.RMSNorm())), window=3
+        )
     ),
     "Embed": Row(layers.Embed(VOCABULARY, 6), reach=1, tokens=True),
     "Serial": Row(layers.Serial((layers.RMSNorm(), layers.LSTM(6), layers.Dense(5)))),

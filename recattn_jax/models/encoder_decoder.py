@@ -1,5 +1,7 @@
 """The model of two sequences: an encoder whose outputs a decoder looks at."""
 
+import dataclasses
+
 import flax.linen as nn
 
 from recattn_jax.layers.base import Context, SequenceLayer
@@ -117,4 +119,6 @@ class EncoderDecoder(nn.Module):
                 "makes of the source; give segments only"
             )
         context = self.encode(source, source_context)
-        return self.decode(target, None, context.replace(segments=target_context.segments))
+        return self.decode(
+            target, None, dataclasses.replace(context, segments=target_context.segments)
+        )

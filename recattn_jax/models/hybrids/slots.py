@@ -27,7 +27,8 @@ def block_recurrent_transformer(
 
     Steps look back `block` steps and at the slots that the block before left; after each block the
     slots look at each other and at its steps, and a gate says how far they move. One such layer
-    among the upper blocks of a transformer with a window is the model of the paper.
+    among the upper blocks of a transformer with a window is the model of the
+    paper. Outputs are normed.
 
     Args:
       heads: attention heads, in both directions.
@@ -52,7 +53,8 @@ def block_recurrent_transformer(
     among_slots = SelfAttention(heads, causal=False, positions=None)
     writes = Serial((RMSNorm(), Parallel((among_slots, CrossAttention(heads)), combine=add)))
     return BlockRecurrent(
-        reader=pre_norm_block(looks, hidden, dropout),
+        # The norm keeps what goes round from steps to slots and back from growing.
+        reader=Serial((pre_norm_block(looks, hidden, dropout), RMSNorm())),
         writer=writes if skip else Serial((writes, pre_norm(GatedMLP(hidden), dropout))),
         gate=gate,
         slots=slots,
@@ -66,7 +68,8 @@ def temporal_latent_bottleneck(
     """A fast transformer inside each block, and a slow recurrent state that alone connects them.
 
     Steps attend to those before them in their block and to the slots, of which there are few; after
-    each block the slots attend to its steps. In the paper steps also see later ones of their block.
+    each block the slots attend to its steps. Slots and outputs are normed. In the paper steps also
+    see later ones of their block.
 
     Args:
       heads: attention heads.
@@ -88,8 +91,8 @@ def temporal_latent_bottleneck(
     within = pre_norm_block(SelfAttention(heads, window=block), hidden, dropout)
     asks = pre_norm_block(CrossAttention(heads), hidden, dropout)
     return BlockRecurrent(
-        reader=Chunked(Serial((Repeat(within, depth), asks)), block),
-        writer=pre_norm_block(CrossAttention(heads), hidden, dropout),
+        reader=Chunked(Serial((Repeat(within, depth), asks, RMSNorm())), block),
+        writer=Serial((pre_norm_block(CrossAttention(heads), hidden, dropout), RMSNorm())),
         gate=_written,
         slots=slots,
         block=block,
