@@ -12,7 +12,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels.scores import scaled_dot_scores, wide
+from recattn_jax.kernels.precision import wide
+from recattn_jax.kernels.scores import scaled_dot_scores
 from recattn_jax.shapes import Array, Bool, Float, Heads, Int
 
 

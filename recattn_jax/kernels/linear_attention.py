@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels.precision import wide
 from recattn_jax.shapes import Array, Float, Heads, Mask
 
 
@@ -102,11 +103,11 @@ def linear_attention(
     Yang et al., Gated linear attention transformers with hardware-efficient training, 2023,
     arXiv:2312.06635; the stabilizer: Beck et al., xLSTM, 2024, arXiv:2405.04517.
     """
-    wide = jnp.promote_types(queries.dtype, jnp.float32)
+    dtype = wide(queries.dtype)
     batch, length = queries.shape[:2]
     size = min(chunk, length)
     chunks = -(-length // size)
-    carry = Carry(*(x.astype(wide) for x in carry))
+    carry = Carry(*(x.astype(dtype) for x in carry))
     if chunks * size > length and keep is None:
         keep = jnp.ones((batch, length), bool)
 
@@ -122,7 +123,7 @@ def linear_attention(
         cut, (queries, keys, values, log_decay, log_input, starts, keep)
     )
     shape_BNHC = (batch, chunks, queries.shape[2], size)
-    weights = _log_weights(log_f, log_i, starts, keep, shape_BNHC, wide)
+    weights = _log_weights(log_f, log_i, starts, keep, shape_BNHC, dtype)
     before, last = _scan_states(k, v, weights, carry)
     return Answers(*map(join, _answer(q, k, v, weights, before))), last
 
@@ -172,16 +173,16 @@ def _scan_states(
     k_BNCHK: Array, v_BNCHV: Array, weights: _Weights, carry: Carry
 ) -> tuple[Carry, Carry]:
     """The state before every chunk, `[B, N, ...]`, and after the last."""
-    wide = weights.own_BNHTS.dtype
+    dtype = weights.own_BNHTS.dtype
     # What the chunk adds is what its last step sees of it.
     top_BNH = weights.top_BNHT[..., -1]
     added_BNHC = jnp.exp(weights.own_BNHTS[..., -1, :] - top_BNH[..., None])
-    weighed_BNCHK = k_BNCHK.astype(wide) * jnp.swapaxes(added_BNHC, 2, 3)[..., None]
+    weighed_BNCHK = k_BNCHK.astype(dtype) * jnp.swapaxes(added_BNHC, 2, 3)[..., None]
     memory_BNHKV = jnp.einsum(
         "bnchk,bnchv->bnhkv",
         weighed_BNCHK.astype(k_BNCHK.dtype),
         v_BNCHV,
-        preferred_element_type=wide,
+        preferred_element_type=dtype,
     )
     added = Carry(memory_BNHKV, jnp.sum(weighed_BNCHK, axis=2), top_BNH)
     chunks = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (weights.carried_BNHT[..., -1], added))
@@ -202,21 +203,21 @@ def _add_chunk(carry: Carry, chunk: tuple[Array, Carry]) -> tuple[Carry, Carry]:
 
 def _answer(q: Array, k: Array, v: Array, weights: _Weights, before: Carry) -> Answers:
     """Answers from the steps of the chunk and from the state before it, `[B, N, C, H, ...]`."""
-    wide = weights.own_BNHTS.dtype
+    dtype = weights.own_BNHTS.dtype
     carried_BNHT = weights.carried_BNHT + before.stabilizer[..., None]
     top_BNHT = jax.lax.stop_gradient(jnp.maximum(weights.top_BNHT, carried_BNHT))
     carried_BNTH = jnp.swapaxes(jnp.exp(carried_BNHT - top_BNHT), 2, 3)
 
-    scores_BNHTS = jnp.einsum("bnthk,bnshk->bnhts", q, k, preferred_element_type=wide)
+    scores_BNHTS = jnp.einsum("bnthk,bnshk->bnhts", q, k, preferred_element_type=dtype)
     scores_BNHTS *= jnp.exp(weights.own_BNHTS - top_BNHT[..., None])
     numerator_BNTHV = jnp.einsum(
-        "bnhts,bnshv->bnthv", scores_BNHTS.astype(v.dtype), v, preferred_element_type=wide
+        "bnhts,bnshv->bnthv", scores_BNHTS.astype(v.dtype), v, preferred_element_type=dtype
     )
     numerator_BNTHV += carried_BNTH[..., None] * jnp.einsum(
-        "bnthk,bnhkv->bnthv", q, before.memory.astype(q.dtype), preferred_element_type=wide
+        "bnthk,bnhkv->bnthv", q, before.memory.astype(q.dtype), preferred_element_type=dtype
     )
     denominator_BNTH = jnp.swapaxes(jnp.sum(scores_BNHTS, axis=-1), 2, 3)
     denominator_BNTH += carried_BNTH * jnp.einsum(
-        "bnthk,bnhk->bnth", q.astype(wide), before.normalizer
+        "bnthk,bnhk->bnth", q.astype(dtype), before.normalizer
     )
     return Answers(numerator_BNTHV, denominator_BNTH, jnp.swapaxes(top_BNHT, 2, 3))

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels.precision import wide
 from recattn_jax.shapes import Array, Float, Mask
 
 Pair = tuple[Array, Array]
@@ -63,7 +64,7 @@ def linear_recurrence(
             f"linear_recurrence: implementation={implementation!r} must be None or one of "
             f"{', '.join(map(repr, _FORMS))}"
         )
-    dtype = jnp.promote_types(jnp.result_type(decay, inputs), jnp.float32)
+    dtype = wide(jnp.result_type(decay, inputs))
     decay, inputs, carry = (x.astype(dtype) for x in (decay, inputs, carry))
     if starts is not None:
         decay = jnp.where(starts[:, :, None], 0, decay)

@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
+from recattn_jax.kernels.precision import wide
 from recattn_jax.shapes import Array, DTypeLike, Float, Heads, Int
 
 
@@ -31,7 +32,7 @@ def rotary(x: Heads, positions: Int[Array, "B T"], base: float) -> Heads:
     size = x.shape[-1]
     if size % 2:
         raise ValueError(f"rotary positions need an even head size, got {size}")
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide(x.dtype)
     angle_BTK = _angles(positions, size, base, dtype)
     cos_BTHK, sin_BTHK = jnp.cos(angle_BTK)[:, :, None], jnp.sin(angle_BTK)[:, :, None]
     a, b = jnp.split(x.astype(dtype), 2, axis=-1)

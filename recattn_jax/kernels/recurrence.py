@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.shapes import Array, DTypeLike, Float, Mask
+from recattn_jax.kernels.precision import wide
+from recattn_jax.shapes import Array, Float, Mask
 
 Carry = tuple[Array, ...]
 Weights = Any
@@ -37,21 +38,6 @@ class Cell(NamedTuple):
     project: Callable[[Weights, Any], Any]
     merge: Callable[[Any, Array], Any]
     advance: Callable[..., Carry]
-
-
-def accumulator(dtype: DTypeLike) -> DTypeLike:
-    """The dtype of sums, gates and carries: float32, or wider if the inputs are.
-
-    Args:
-      dtype: of the inputs.
-
-    Returns:
-      A floating dtype.
-
-    >>> accumulator(jnp.bfloat16)
-    dtype('float32')
-    """
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... _ H"]:
@@ -90,7 +76,7 @@ def product(x: Float[Array, "... D"], kernel: Float[Array, "D *units"]) -> Float
         f"...d,d{units}->...{units}",
         x.astype(kernel.dtype),
         kernel,
-        preferred_element_type=accumulator(kernel.dtype),
+        preferred_element_type=wide(kernel.dtype),
     )
 
 
@@ -204,11 +190,11 @@ def _run(
     if remat_every is None:
         return _scan(cell, block, fixed, x_TB, carry, masks)
     # Weights enter the chunks wide, so that the sum of the chunks' gradients is wide too.
-    wide = jax.tree.map(lambda a: a.astype(accumulator(a.dtype)), fixed)
+    widened = jax.tree.map(lambda a: a.astype(wide(a.dtype)), fixed)
 
     @jax.checkpoint
     def chunk(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
-        narrow = jax.tree.map(lambda a, like: a.astype(like.dtype), wide, fixed)
+        narrow = jax.tree.map(lambda a, like: a.astype(like.dtype), widened, fixed)
         hidden_TBP, last = _scan(cell, block, narrow, inputs[0], carry, inputs[1])
         return last, hidden_TBP
 
@@ -339,7 +325,7 @@ def _recur(hidden_BP: Array, kernel: Array) -> Array:
         f"b{n}k,{n}kgh->bg{n}h",
         _cut(hidden_BP, kernel),
         kernel,
-        preferred_element_type=accumulator(kernel.dtype),
+        preferred_element_type=wide(kernel.dtype),
     )
     return gates.reshape((gates.shape[0], *_units(kernel)))
 
@@ -350,7 +336,7 @@ def _recur_transposed(d_recurrent_BGH: Array, turned: Array) -> Array:
         f"bg{n}h,{n}ghk->b{n}k",
         _cut(d_recurrent_BGH, turned),
         turned,
-        preferred_element_type=accumulator(turned.dtype),
+        preferred_element_type=wide(turned.dtype),
     )
     return d_hidden.reshape((d_hidden.shape[0], -1))
 
@@ -361,7 +347,7 @@ def _kernel_gradient(hidden_TBP: Array, d_recurrent_TBGH: Array, kernel: Array) 
         f"tb{n}k,tbg{n}h->{n}kgh",
         _cut(hidden_TBP, kernel),
         _cut(d_recurrent_TBGH, kernel),
-        preferred_element_type=accumulator(kernel.dtype),
+        preferred_element_type=wide(kernel.dtype),
     )
     return d_kernel.astype(kernel.dtype)
 

@@ -7,19 +7,11 @@ There are H query heads and G key heads, H a multiple of G: query head h looks a
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.shapes import Array, DTypeLike, Float, Heads
+from recattn_jax.kernels.precision import wide
+from recattn_jax.shapes import Array, Float, Heads
 
 BLOCK = 16
 """Queries that additive attention compares at a time: its hidden units exist for no more."""
-
-
-def wide(dtype: DTypeLike) -> DTypeLike:
-    """The dtype of scores, weights and sums: float32, or float64 where the inputs are.
-
-    >>> wide(jnp.bfloat16)
-    dtype('float32')
-    """
-    return jnp.promote_types(dtype, jnp.float32)
 
 
 def dot_scores(

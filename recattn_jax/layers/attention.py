@@ -12,7 +12,7 @@ from recattn_jax import partition
 from recattn_jax.kernels import attention, segments
 from recattn_jax.kernels.attention import Attended, Marks, Reach, Scoring
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.layers.positions import Positions, Rotary, mark
+from recattn_jax.layers.positions import Positions, Rotary
 from recattn_jax.layers.scores import Keys, ScaledDot, Score
 from recattn_jax.shapes import Activations, Array, Float, Heads, Int, State
 
@@ -368,11 +368,7 @@ class SelfAttention(MultiHead):
 
 
 def _mark(batch: int, length: int, state: AttentionState | None, context: Context) -> Marks:
-    numbers = context.segments
-    if numbers is None:
-        numbers = jnp.ones((batch, length), jnp.int32)
-        if state is None:
-            return Marks(numbers, jnp.broadcast_to(jnp.arange(length)[None, :], numbers.shape))
     zeros_B = jnp.zeros((batch,), jnp.int32)
     segment, position = (zeros_B, zeros_B) if state is None else (state.segment, state.position)
-    return mark(numbers, segment, position)
+    places = segments.follow_positions(context.segments, length, segment, position)
+    return Marks(places.segments, places.positions)

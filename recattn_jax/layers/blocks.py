@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from recattn_jax.kernels import segments
-from recattn_jax.kernels.scores import wide
+from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import (
     Combinator,
     Context,

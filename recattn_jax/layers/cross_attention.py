@@ -12,7 +12,7 @@ from flax import struct
 from recattn_jax import partition
 from recattn_jax.kernels import attention
 from recattn_jax.kernels.attention import Scoring
-from recattn_jax.kernels.scores import wide
+from recattn_jax.kernels.precision import wide
 from recattn_jax.kernels.segments import Steps, follow_documents
 from recattn_jax.layers.attention import Keys, MultiHead, Values
 from recattn_jax.layers.base import Context, SequenceLayer

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attention
+from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.recurrent import RecurrentState, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Heads, State
@@ -68,11 +69,11 @@ class MatrixRecurrent(SequenceLayer):
         if self.chunk < 1:
             raise ValueError(f"{name}: chunk={self.chunk} must be at least 1")
         size = width // self.heads
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = wide(x.dtype)
         fresh = Carry(
-            jnp.zeros((batch, self.heads, size, size), wide),
-            jnp.zeros((batch, self.heads, size), wide),
-            jnp.zeros((batch, self.heads), wide),
+            jnp.zeros((batch, self.heads, size, size), dtype),
+            jnp.zeros((batch, self.heads, size), dtype),
+            jnp.zeros((batch, self.heads), dtype),
         )
         carry, steps = resume(self, fresh, state, context)
 
@@ -164,7 +165,7 @@ class MLSTM(MatrixRecurrent):
         def gate(name: str, bias_init: nn.initializers.Initializer) -> Gate:
             return nn.Dense(
                 self.heads,
-                dtype=jnp.promote_types(x.dtype, jnp.float32),
+                dtype=wide(x.dtype),
                 kernel_init=nn.initializers.zeros,
                 bias_init=bias_init,
                 name=name,

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.linear_recurrence import linear_recurrence
+from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.recurrent import RecurrentState, per_gate_lecun, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State
@@ -143,19 +144,19 @@ class RGLRU(LinearRecurrent):
         )
         decay_D = self.param("decay", _decay_init, (width,), jnp.float32)
 
-        wide = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = wide(x.dtype)
         gates_GBTHK = jnp.einsum(
             "bthk,hkgj->gbthj",
             x.reshape((batch, length, self.heads, size)),
             kernel_HKGK.astype(x.dtype),
-            preferred_element_type=wide,
+            preferred_element_type=dtype,
         )
-        gates_GBTHK += bias_GHK.astype(wide)[:, None, None]
+        gates_GBTHK += bias_GHK.astype(dtype)[:, None, None]
         r, i = jax.nn.sigmoid(gates_GBTHK).reshape((2, *x.shape))
-        log_decay = -_DECAY_SCALE * jax.nn.softplus(decay_D.astype(wide))[None, None] * r
+        log_decay = -_DECAY_SCALE * jax.nn.softplus(decay_D.astype(dtype))[None, None] * r
         # 1 - a^2 without cancellation. Where a is 1 it is 0, at which sqrt has no finite slope.
         room = jnp.maximum(-jnp.expm1(2.0 * log_decay), _LEAST_ROOM)
-        return jnp.exp(log_decay), jnp.sqrt(room) * i * x.astype(wide)
+        return jnp.exp(log_decay), jnp.sqrt(room) * i * x.astype(dtype)
 
 
 _DECAY_SCALE = 8.0
@@ -169,11 +170,11 @@ def _project(layer: nn.Module, x: Activations, gates: int, features: int) -> lis
         "input_kernel", per_gate_lecun, (x.shape[-1], gates, features), jnp.float32
     )
     bias_GH = layer.param("bias", nn.initializers.zeros, (gates, features), jnp.float32)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = wide(x.dtype)
     projected_GBTH = jnp.einsum(
-        "btd,dgh->gbth", x, kernel_DGH.astype(x.dtype), preferred_element_type=wide
+        "btd,dgh->gbth", x, kernel_DGH.astype(x.dtype), preferred_element_type=dtype
     )
-    return list(projected_GBTH + bias_GH.astype(wide)[:, None, None])
+    return list(projected_GBTH + bias_GH.astype(dtype)[:, None, None])
 
 
 _per_block_lecun = nn.initializers.lecun_normal(in_axis=1, out_axis=3, batch_axis=(0, 2))

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State, Tokens
 
@@ -288,5 +289,5 @@ class Embed(Pointwise):
           `[B, T, V]`, float32, or float64 where x is.
         """
         table_VD = self.embed.embedding.astype(x.dtype)
-        wide = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.einsum("btd,vd->btv", x, table_VD, preferred_element_type=wide)
+        dtype = wide(x.dtype)
+        return jnp.einsum("btd,vd->btv", x, table_VD, preferred_element_type=dtype)

@@ -14,10 +14,9 @@ from flax import struct
 from recattn_jax import partition
 from recattn_jax.kernels import positions as kernels
 from recattn_jax.kernels import segments
-from recattn_jax.kernels.attention import Marks
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.scores import Declare
-from recattn_jax.shapes import Activations, Array, Float, Heads, Int, Segments, State
+from recattn_jax.shapes import Activations, Array, Float, Heads, Int, State
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,25 +124,6 @@ class RelativeBias(Positions):
         return look_up
 
 
-def mark(numbers: Segments, segment: Int[Array, " B"], position: Int[Array, " B"]) -> Marks:
-    """The document and the position of every step; padding has the position of the step before.
-
-    Args:
-      numbers: segment numbers `[B, T]`, 0 for padding.
-      segment: `[B]`, the document of the last real step that came earlier; 0 for none.
-      position: `[B]`, steps of that document so far.
-
-    Returns:
-      Marks, `[B, T]`.
-
-    >>> zero = jnp.array([0])
-    >>> mark(jnp.array([[1, 1, 2]]), zero, zero).positions.tolist()
-    [[0, 1, 0]]
-    """
-    starts, _ = segments.document_starts(numbers, segment)
-    return Marks(numbers, segments.document_positions(numbers, starts, position))
-
-
 @struct.dataclass
 class PositionState:
     """What a layer that adds positions carries on.
@@ -190,14 +170,11 @@ class AddedPositions(SequenceLayer):
                 f"{type(self).__name__}: state must be a PositionState for a batch of {batch}, as "
                 f"an earlier call returned it; got {type(state).__name__}"
             )
-        numbers = context.segments
-        if numbers is None:
+        if context.segments is None:
             self.check(length)
-            numbers = jnp.ones((batch, length), jnp.int32)
-        marks = mark(numbers, state.segment, state.position)
-        _, segment = segments.last_segments(numbers, state.segment)
-        y = x + self.code(marks.positions, width).astype(x.dtype)
-        return y, PositionState(segment, marks.positions[:, -1] + 1)
+        places = segments.follow_positions(context.segments, length, state.segment, state.position)
+        y = x + self.code(places.positions, width).astype(x.dtype)
+        return y, PositionState(places.segment, places.position)
 
 
 class SinusoidalPositions(AddedPositions):

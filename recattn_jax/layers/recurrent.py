@@ -18,6 +18,7 @@ from jax.typing import DTypeLike
 
 from recattn_jax import partition
 from recattn_jax.kernels import cells, recurrence, segments
+from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.noise import Noise
 from recattn_jax.shapes import Activations, Array, Float, Int, State
@@ -169,7 +170,7 @@ class Recurrent(SequenceLayer):
                 f"{type(self).__name__}: remat_every={self.remat_every} must be at least 1, or None"
             )
         batch, length, width = x.shape
-        wide = recurrence.accumulator(x.dtype)
+        dtype = wide(x.dtype)
         input_kernel = self.param(
             "input_kernel", per_gate_lecun, (width, self.gates, self.features), jnp.float32
         )
@@ -179,13 +180,13 @@ class Recurrent(SequenceLayer):
             self.noise.drop_weights(self, partition.gather(recurrent_kernel.astype(x.dtype)))
         )
 
-        fresh = tuple(jnp.zeros((batch, width), wide) for width in self.widths)
+        fresh = tuple(jnp.zeros((batch, width), dtype) for width in self.widths)
         carry, steps = resume(self, fresh, state, context)
-        drop = self.noise.state_mask(self, (batch, length, self.widths[0]), wide)
+        drop = self.noise.state_mask(self, (batch, length, self.widths[0]), dtype)
         cell, inputs = self.cell, self.inputs(self.noise.drop_inputs(self, x), drop)
         if self.noise.zoneout > 0.0:
             zoned = self.widths[: self.zoned]
-            masks = [self.noise.zoneout_mask(self, (batch, length, size), wide) for size in zoned]
+            masks = [self.noise.zoneout_mask(self, (batch, length, size), dtype) for size in zoned]
             missing = (None,) * (self.leaves - len(zoned))
             cell, inputs = cells.zoneout(cell), (inputs, (*masks, *missing))
         hidden_BTP, carry = recurrence.scan_cell(

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax import partition
-from recattn_jax.kernels.scores import additive_scores, dot_scores, wide
+from recattn_jax.kernels.precision import wide
+from recattn_jax.kernels.scores import additive_scores, dot_scores
 from recattn_jax.shapes import Array, Float, Heads
 
 Declare = Callable[[str, nn.initializers.Initializer, tuple[int, ...]], Array]

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recattn_jax.kernels.attention import safe_softmax
+from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context
 from recattn_jax.layers.pointwise import Embed
 from recattn_jax.shapes import Activations, Array, Float, Mask
@@ -168,7 +169,7 @@ class Mean(Pooled):
 
     def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
         count_B = jnp.sum(real, axis=1)
-        return jnp.sum(x, axis=1, dtype=_wide(x)) / jnp.maximum(count_B, 1)[:, None]
+        return jnp.sum(x, axis=1, dtype=wide(x.dtype)) / jnp.maximum(count_B, 1)[:, None]
 
 
 class Max(Pooled):
@@ -214,16 +215,11 @@ class AttentionPooled(Pooled):
         hidden_BTE = jnp.tanh(nn.Dense(self.features, dtype=x.dtype, name="hidden")(x))
         score = self.param("score", nn.initializers.normal(self.features**-0.5), (self.features,))
         scores_BT = jnp.einsum(
-            "bte,e->bt", hidden_BTE, score.astype(x.dtype), preferred_element_type=_wide(x)
+            "bte,e->bt", hidden_BTE, score.astype(x.dtype), preferred_element_type=wide(x.dtype)
         )
         weights_BT = safe_softmax(scores_BT, real)
         self.sow("intermediates", "weights", weights_BT)
-        return jnp.einsum("bt,btd->bd", weights_BT, x, preferred_element_type=_wide(x))
-
-
-def _wide(x: Array) -> jnp.dtype:
-    """The dtype of sums over x: float32, or wider if x is."""
-    return jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.einsum("bt,btd->bd", weights_BT, x, preferred_element_type=wide(x.dtype))
 
 
 def _affine(
@@ -234,5 +230,5 @@ def _affine(
         "kernel", nn.initializers.lecun_normal(), (x.shape[-1], outputs), jnp.float32
     )
     bias = module.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
-    y = jnp.einsum("...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=_wide(x))
+    y = jnp.einsum("...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
     return y + bias.reshape((1,) * (x.ndim - 1) + (-1,)).astype(y.dtype)
