@@ -54,7 +54,8 @@ TABLE = {
     "RNN": Row(layers.RNN(6)),
     "RNN, relu": Row(layers.RNN(12, activation=jax.nn.relu)),
     "LSTM": Row(layers.LSTM(6)),
-    "LSTM, all options": Row(layers.LSTM(6, projection=4, peepholes=True, layer_norm=True)),
+    # Narrow LSTMs with layer norm are chaotic: rounding the weights alone changes all that follows.
+    "LSTM, all options": Row(layers.LSTM(24, projection=12, peepholes=True, layer_norm=True)),
     "LSTM, remat and zoneout": Row(layers.LSTM(6, noise=layers.Noise(zoneout=0.2), remat_every=4)),
     "GRU": Row(layers.GRU(6)),
     "GRU, reset before": Row(layers.GRU(6, reset_after=False)),
