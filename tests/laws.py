@@ -5,6 +5,7 @@ A check takes a `Row` and raises AssertionError where its law is broken, for out
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -402,7 +403,8 @@ def check_split(
     """Cutting time anywhere changes nothing, down to single steps; these always with gradients."""
     x, zeros = inputs(row), fresh_state(row)
     if cuts is None:  # a place drawn by the layer, so that rows do not all cut at one
-        cuts = (1 + sum(map(ord, repr(row.layer))) % (LENGTH - 1),)
+        said = re.sub("0x[0-9a-f]+", "", repr(row.layer))  # functions say where they stand
+        cuts = (1 + sum(map(ord, said)) % (LENGTH - 1),)
     for k in cuts:
         what = f"cut at {k}"
 
