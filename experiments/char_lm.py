@@ -107,7 +107,9 @@ def language_model(
     mixers: dict[str, Callable[[], SequenceLayer]] = {
         "lstm": lambda: LSTM(c.width),
         "attention": lambda: SelfAttention(c.heads, window=c.window),
-        "lstm+attention": lambda: recurrence_beside_attention(c.width, c.heads, c.window),
+        "lstm+attention": lambda: recurrence_beside_attention(
+            c.width, c.heads, c.window, positions=Rotary()
+        ),
     }
     mixer = choose(mixers, c.mixer, "mixer")
     blocks = [pre_norm_block(mixer(), c.mlp_ratio * c.width, c.dropout) for _ in range(c.depth)]

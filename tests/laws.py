@@ -209,9 +209,11 @@ TABLE = {
         hybrids.recurrence_then_additive_attention(6, 5, causal=True, window=4)
     ),
     "hybrids.recurrent_encoder": Row(hybrids.recurrent_encoder(4, depth=3)),
+    "hybrids.mapped_encoder": Row(hybrids.mapped_encoder(layers.RNN(6), width=5)),
+    "hybrids.mapped_decoder": Row(hybrids.mapped_decoder(6, WIDTH), memory=True),
     "hybrids.bahdanau_decoder": Row(hybrids.bahdanau_decoder(6, WIDTH, hidden=5), memory=True),
     "hybrids.luong_decoder": Row(hybrids.luong_decoder(6, depth=1), memory=True),
-    "hybrids.gnmt_decoder": Row(hybrids.gnmt_decoder(4, WIDTH, hidden=5, depth=2), memory=True),
+    "hybrids.gnmt_decoder": Row(hybrids.gnmt_decoder(4, WIDTH, hidden=5, depth=3), memory=True),
     "hybrids.pre_norm_block": Row(hybrids.pre_norm_block(layers.RNN(WIDTH), 12, 0.1)),
     "hybrids.gated_linear_recurrence": Row(hybrids.gated_linear_recurrence(5, width=4, heads=2)),
     "hybrids.griffin": Row(hybrids.griffin(WIDTH, 2, 3, hidden=8, depth=3, dropout=0.0)),

@@ -1,8 +1,8 @@
 """Weights to and from torch, Flax and Keras: plain functions on arrays; no framework is imported.
 
 `torch.lstm_from(state_dict)` gives the params of our layer, `torch.lstm_to(params)` the state dict;
-every kind of layer has such a pair. They take anything that `numpy.asarray` takes, and give numpy
-arrays of the same dtype.
+recurrent layers and attention have such pairs. They take anything that `numpy.asarray` takes, and
+give numpy arrays of the same dtype.
 """
 
 from recattn_jax.interop import flax, keras, torch

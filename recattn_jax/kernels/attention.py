@@ -146,7 +146,8 @@ def attend(
     """
     scores_BHTS = scoring.compare(queries, keys)
     if scoring.bias is not None:
-        assert distance is not None, "a bias is one by distance"
+        if distance is None:
+            raise ValueError("attention: distance must be given where scoring has a bias")
         scores_BHTS = scores_BHTS + scoring.bias(distance)
     mask_BHTS = True if mask is None else mask[:, None]
     sinks = None if scoring.sinks is None else scoring.sinks[None, :, None, None]
@@ -231,7 +232,8 @@ def windowed_attention(
     Beltagy et al., Longformer, 2020, arXiv:2004.05150.
     """
     length, window = queries.shape[1], reach.window
-    assert window is not None, "a window is what this is about"
+    if window is None:
+        raise ValueError("windowed_attention: reach.window must be a number of steps")
     if length <= window:
         return document_attention(queries, keys, values, marks, marks, reach, scoring)
     blocks = -(-length // window)

@@ -16,7 +16,7 @@ def rotary(x: Heads, positions: Int[Array, "B T"], base: float) -> Heads:
     Args:
       x: queries or keys `[B, T, H, K]`, K even; channel i is paired with channel i + K / 2.
       positions: `[B, T]`, in steps.
-      base: the longest wavelength is 2 pi times this, in steps.
+      base: wavelengths grow geometrically from 2 pi to nearly 2 pi times this, in steps.
 
     Returns:
       The rotated array, in x's dtype; angles are computed in float32 (in float64 for such an x).
@@ -50,7 +50,7 @@ def sinusoids(
     Args:
       positions: `[B, T]`, in steps.
       width: D.
-      base: the longest wavelength is 2 pi times this, in steps.
+      base: wavelengths grow geometrically from 2 pi to nearly 2 pi times this, in steps.
 
     Returns:
       `[B, T, D]`, float32.

@@ -183,8 +183,8 @@ class SelfAttention(MultiHead):
     >>> layer = SelfAttention(heads=2, window=4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 8)))[0]
 
-    Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762; sinks: Xiao et al., Efficient
-    streaming language models with attention sinks, 2023, arXiv:2309.17453.
+    Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762; sinks: OpenAI, gpt-oss
+    model card, 2025, arXiv:2508.10925.
     """
 
     causal: bool = True

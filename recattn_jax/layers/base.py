@@ -18,7 +18,7 @@ class Context(struct.PyTreeNode):
     Attributes:
       segments: `[B, T]`; 0 is padding, a new positive number is a new document; None is one
         document a row, numbered 1, with no padding.
-      memory: `[B, S, M]`, what cross-attention looks at.
+      memory: `[B, S, M]`, what cross-attention looks at; replaced by `with_memory`, never alone.
       memory_segments: `[B, S]`; 0 is padding, and a step looks at the memory of its own number;
         None is memory that every step may look at.
       prepared: what `SequenceLayer.prepare` made of the memory, by the path of the layer.
@@ -61,6 +61,20 @@ class Context(struct.PyTreeNode):
         """
         segments, looks_at = jax.tree.map(f, (self.segments, self.looks_at))
         return dataclasses.replace(self, segments=segments, looks_at=looks_at)
+
+    def with_memory(
+        self, memory: Float[Array, "B S M"], memory_segments: Int[Array, "B S"] | None = None
+    ) -> "Context":
+        """Puts another memory in place; what was prepared of the last one is forgotten.
+
+        Args:
+          memory: `[B, S, M]`.
+          memory_segments: `[B, S]`; 0 is padding; None is visible to every step.
+
+        Returns:
+          The context with this memory.
+        """
+        return self.replace(memory=memory, memory_segments=memory_segments, prepared={})
 
     def renumber(self, segments: Segments) -> "Context":
         """Numbers the segments anew; each step still looks at the same part of the memory.

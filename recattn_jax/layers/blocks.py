@@ -46,7 +46,8 @@ class BlockRecurrent(Combinator):
 
     For the n-th block of `block` steps of a document, from its start:
     `y_n = reader(x_n, memory=m_n)`, `m_{n+1} = gate([m_n, writer(m_n, memory=y_n)])`, where `m_1`
-    is learned. The reader's own state goes on from block to block. Documents may start anywhere.
+    is learned. The reader's own state goes on from block to block. Documents may start
+    anywhere. The memory in the context is hidden from both: they look at slots and at steps.
 
     The reader is run over stretches of `block` steps wherever they fall. In such a stretch at most
     one block of the document that goes on ends, and none of those that start in it: each step looks

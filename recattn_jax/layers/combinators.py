@@ -61,7 +61,8 @@ class Parallel(Combinator):
     def forward(self, x: Array, state: State | None, context: Context) -> tuple[Array, State]:
         states = _split_state(self, state, len(self.layers), x.shape[0])
         pairs = [layer(x, old, context) for layer, old in zip(self.layers, states, strict=True)]
-        return self.combine([y for y, _ in pairs]), tuple(after for _, after in pairs)
+        y = partition.constrain(self.combine([y for y, _ in pairs]))
+        return y, tuple(after for _, after in pairs)
 
 
 class Residual(Combinator):
@@ -118,7 +119,7 @@ class AttendToInput(Combinator):
         before, seen = _split_state(self, state, 2, x.shape[0])
         hidden, after = self.recurrence(x, before, context)
         mixed, seen = self.attention.attend(hidden, x, seen, context)
-        return self.combine([hidden, mixed]), (after, seen)
+        return partition.constrain(self.combine([hidden, mixed])), (after, seen)
 
 
 def _split_state(

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.base import Context, SequenceLayer, check_state
 from recattn_jax.shapes import Activations, Array, Float, Int
 
 
@@ -37,7 +37,7 @@ class CausalConvolution(SequenceLayer):
     Call: `[B, T, D] -> [B, T, D]`; state: `ConvolutionState`.
 
     Raises:
-      ValueError: if the width is less than 2.
+      ValueError: if the width is less than 2, or the state is that of another layer or batch.
 
     >>> layer = CausalConvolution(width=4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
@@ -66,6 +66,12 @@ class CausalConvolution(SequenceLayer):
         if state is None:
             empty = jnp.zeros((batch, before, channels), x.dtype)
             state = ConvolutionState(empty, jnp.zeros((batch,), jnp.int32))
+        check_state(self, state, ConvolutionState, batch)
+        if state.past.shape[1:] != (before, channels):
+            raise ValueError(
+                f"CausalConvolution: state keeps {list(state.past.shape[1:])} of a row, this layer "
+                f"[width - 1, D] = {[before, channels]}; it is the state of another layer"
+            )
         numbers_BT = context.segments
         if numbers_BT is None:
             numbers_BT = jnp.ones((batch, length), jnp.int32)

@@ -27,7 +27,8 @@ class Repeat(Combinator):
     Call: `[B, T, D] -> [B, T, D]`; state: `Stacked` of the layer's.
 
     Raises:
-      ValueError: if the depth is less than 1, or the state is not one of so many copies.
+      ValueError: if the depth is less than 1, the layer changes the width, or the state is not
+        one of so many copies.
 
     >>> from recattn_jax.layers import LSTM, Residual
     >>> layer = Repeat(Residual(LSTM(8)), depth=3)
@@ -42,7 +43,9 @@ class Repeat(Combinator):
 
         def run(layer: SequenceLayer, x: Array, own: Any) -> tuple[Array, State]:
             state, prepared = own
-            return layer(x, state, dataclasses.replace(context, prepared=prepared))
+            y, state = layer(x, state, dataclasses.replace(context, prepared=prepared))
+            _check_width(self, x, y)
+            return y, state
 
         own = (states, {} if prepared is None else prepared.layers)
         y, states = _over_depth(run, self.depth, shared=False)(self.stacked, x, own)
@@ -75,7 +78,8 @@ class Tied(Combinator):
     Call: `[B, T, D] -> [B, T, D]`; state: `Stacked` of the layer's, the applications first.
 
     Raises:
-      ValueError: if `times` is less than 1, or the state is not one of so many applications.
+      ValueError: if `times` is less than 1, the layer changes the width, or the state is not
+        one of so many applications.
 
     >>> from recattn_jax.layers import LSTM, Residual
     >>> layer = Tied(Residual(LSTM(8)), times=3)
@@ -90,7 +94,9 @@ class Tied(Combinator):
         states = _states(self, "times", self.times, state, x.shape[0])
 
         def run(layer: SequenceLayer, x: Array, state: Any) -> tuple[Array, State]:
-            return layer(x, state, context)
+            y, state = layer(x, state, context)
+            _check_width(self, x, y)
+            return y, state
 
         y, states = _over_depth(run, self.times, shared=True)(self.layer, x, states)
         return y, Stacked(states)
@@ -164,6 +170,14 @@ def stack(
         else:
             layers.append(cell(features))
     return Serial(tuple(layers))
+
+
+def _check_width(layer: SequenceLayer, x: Array, y: Array) -> None:
+    if y.shape != x.shape:
+        raise ValueError(
+            f"{type(layer).__name__}: the layer maps width {x.shape[-1]} to {y.shape[-1]}; they "
+            "must be equal, as each copy reads what the one before wrote"
+        )
 
 
 def _states(

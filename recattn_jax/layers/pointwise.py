@@ -213,7 +213,11 @@ class LayerNorm(Pointwise):
     epsilon: float = 1e-6
 
     def map(self, x: Activations) -> Activations:
-        return nn.LayerNorm(epsilon=self.epsilon, dtype=x.dtype, name="norm")(x)
+        # The fast variance, E[x^2] - E[x]^2, cancels where the mean is large.
+        norm = nn.LayerNorm(
+            epsilon=self.epsilon, dtype=x.dtype, use_fast_variance=False, name="norm"
+        )
+        return norm(x)
 
 
 class Dropout(Pointwise):

@@ -54,7 +54,7 @@ class Rotary(Positions):
     With `Additive` scores, which are no products, they tell where both sides stand instead.
 
     Attributes:
-      base: the longest wavelength is 2 pi times this, in steps.
+      base: wavelengths grow geometrically from 2 pi to nearly 2 pi times this, in steps.
 
     >>> Rotary()
     Rotary(base=10000.0)
@@ -184,7 +184,7 @@ class SinusoidalPositions(AddedPositions):
     `w_i = base ** (-2 i / D)`.
 
     Attributes:
-      base: the longest wavelength is 2 pi times this, in steps.
+      base: wavelengths grow geometrically from 2 pi to nearly 2 pi times this, in steps.
 
     Call: `[B, T, D] -> [B, T, D]`; state: `PositionState`.
 

@@ -416,5 +416,5 @@ def per_gate_orthogonal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*N 
         draw = jax.vmap(lambda key: per_gate_orthogonal(key, shape[1:]))
         return draw(jax.random.split(key, heads[0]))
     orthogonal = nn.initializers.orthogonal()
-    draw = jax.vmap(lambda key: orthogonal(key, (rows, columns)), out_axes=1)
+    draw = jax.vmap(lambda key: orthogonal(key, (rows, columns), jnp.float32), out_axes=1)
     return draw(jax.random.split(key, gates))

@@ -103,8 +103,9 @@ class ScaledDot(Score):
     ScaledDot(cap=50.0, normalize=False)
 
     Vaswani et al., Attention is all you need, 2017, arXiv:1706.03762; cap: Gemma 2, 2024,
-    arXiv:2408.00118; norm: Dehghani et al., Scaling vision transformers to 22 billion parameters,
-    2023, arXiv:2302.05442.
+    arXiv:2408.00118; norm: Henry et al., Query-key normalization for
+    transformers, 2020, arXiv:2010.04245, and Dehghani et al., 2023, arXiv:2302.05442, who take a
+    layer norm.
     """
 
     cap: float | None = None

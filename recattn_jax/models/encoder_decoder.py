@@ -42,7 +42,9 @@ class EncoderDecoder(nn.Module):
     >>> y.shape
     (2, 1, 12)
 
-    Sutskever et al., Sequence to sequence learning with neural networks, 2014, arXiv:1409.3215;
+    The memory is all that is handed over, no last state: a decoder without `CrossAttention` would
+    not hear of the source.
+
     Bahdanau et al., Neural machine translation by jointly learning to align and translate, 2014,
     arXiv:1409.0473.
     """

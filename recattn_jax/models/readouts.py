@@ -3,13 +3,14 @@
 from typing import ClassVar, final
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.attention import safe_softmax
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context
 from recattn_jax.layers.pointwise import Embed
-from recattn_jax.shapes import Activations, Array, Float, Mask
+from recattn_jax.shapes import Activations, Array, Float, Mask, Segments
 
 
 class Readout(nn.Module):
@@ -133,9 +134,22 @@ class Pooled(Readout):
         if context.segments is None:
             real_BT = jnp.ones(x.shape[:2], bool)
         else:
+            _refuse_packed(self, context.segments)
             real_BT = context.segments > 0
             x = jnp.where(real_BT[..., None], x, jnp.zeros((), x.dtype))
         return _affine(self, self.pool(x, real_BT), self.outputs)
+
+
+def _refuse_packed(readout: Pooled, segments: Segments) -> None:
+    """Outside of jit, where the numbers can be seen, packed rows are refused."""
+    if isinstance(segments, jax.core.Tracer):
+        return
+    lowest_B1 = jnp.min(jnp.where(segments > 0, segments, segments.max()), axis=1, keepdims=True)
+    if bool(jnp.any((segments > 0) & (segments != lowest_B1))):
+        raise ValueError(
+            f"{type(readout).__name__}: context.segments has several documents in a row, and a row "
+            "is pooled to one prediction; give one document a row"
+        )
 
 
 class Last(Pooled):

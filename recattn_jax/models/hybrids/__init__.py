@@ -9,6 +9,8 @@ from recattn_jax.models.hybrids.decoders import (
     bahdanau_decoder,
     gnmt_decoder,
     luong_decoder,
+    mapped_decoder,
+    mapped_encoder,
     recurrent_encoder,
 )
 from recattn_jax.models.hybrids.founding import (
@@ -51,6 +53,8 @@ __all__ = [
     "hymba_like",
     "input_joined_with_attention",
     "luong_decoder",
+    "mapped_decoder",
+    "mapped_encoder",
     "pre_norm_block",
     "r_transformer",
     "recurrence_attends_to_input",

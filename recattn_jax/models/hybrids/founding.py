@@ -1,5 +1,9 @@
 """Hybrids of one recurrence and one attention, in every order; decoders stand in their own file."""
 
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
 from recattn_jax.layers import (
     LSTM,
     RNN,
@@ -9,6 +13,7 @@ from recattn_jax.layers import (
     Dot,
     Identity,
     Parallel,
+    Positions,
     Residual,
     Score,
     SelfAttention,
@@ -17,6 +22,7 @@ from recattn_jax.layers import (
     add,
     concat,
 )
+from recattn_jax.shapes import Array
 
 
 def chunked_attention_then_recurrence(
@@ -65,30 +71,38 @@ def input_joined_with_attention(features: int, attention: SequenceLayer) -> Sequ
 
 
 def recurrence_attends_to_input(
-    features: int, score: Score, causal: bool, window: int | None
+    features: int,
+    score: Score,
+    causal: bool,
+    window: int | None,
+    activation: Callable[[Array], Array] = jnp.tanh,
+    project: bool = False,
 ) -> SequenceLayer:
     """Hidden states attend to the inputs, and what they find is added to them.
 
     `h_t = tanh(x_t W + h_{t-1} U + b)`, `y_t = h_t + sum_s softmax_s(score(h_t, x_s)) x_s`.
 
     Args:
-      features: width of x, and units of the RNN.
+      features: units of the RNN; also the width of x, unless there are projections.
       score: how states and inputs are compared: `Dot()`, `ScaledDot()`, `Cosine()`, or with weights
         of its own, `General()` and `Additive(features)`.
       causal: whether only inputs up to t are seen.
-      window: how far away inputs are seen; None for the whole document.
+      window: steps that are seen, t included; None for the whole document.
+      activation: of the RNN, in place of tanh: `nn.sigmoid`, `nn.relu`.
+      project: whether linear maps stand before the score and after the sum, as they must where x is
+        not as wide as h.
 
     Returns:
-      A layer `[B, T, features] -> [B, T, features]` that streams if causal with a window.
+      A layer `[B, T, D] -> [B, T, features]` that streams if causal with a window.
 
     >>> layer = recurrence_attends_to_input(8, Dot(), causal=True, window=16)
     >>> layer.streams
     True
     """
     attention = SelfAttention(
-        heads=1, causal=causal, window=window, score=score, positions=None, project=False
+        heads=1, causal=causal, window=window, score=score, positions=None, project=project
     )
-    return AttendToInput(RNN(features), attention, combine=add)
+    return AttendToInput(RNN(features, activation=activation), attention, combine=add)
 
 
 def attention_over_recurrence(features: int, causal: bool, window: int | None) -> SequenceLayer:
@@ -99,7 +113,7 @@ def attention_over_recurrence(features: int, causal: bool, window: int | None) -
     Args:
       features: units of the LSTM.
       causal: whether only outputs up to t are seen.
-      window: how far away outputs are seen; None for the whole document.
+      window: steps that are seen, t included; None for the whole document.
 
     Returns:
       A layer `[B, T, D] -> [B, T, features]` that streams if causal with a window.
@@ -128,7 +142,7 @@ def recurrence_then_additive_attention(
       features: units of the LSTM.
       hidden: width of the tanh layer in the score.
       causal: whether only outputs up to t are seen.
-      window: how far away outputs are seen; None for the whole document.
+      window: steps that are seen, t included; None for the whole document.
 
     Returns:
       A layer `[B, T, D] -> [B, T, features]` that streams if causal with a window.
@@ -145,26 +159,41 @@ def recurrence_then_additive_attention(
     return Serial((LSTM(features), attention))
 
 
-def recurrence_beside_attention(features: int, heads: int, window: int) -> SequenceLayer:
-    """An LSTM and causal self-attention on the same input, added: `y = LSTM(x) + Attention(x)`.
+def recurrence_beside_attention(
+    features: int,
+    heads: int,
+    window: int | None,
+    causal: bool = True,
+    positions: Positions | None = None,
+) -> SequenceLayer:
+    """An LSTM and self-attention on the same input, added: `y = LSTM(x) + Attention(x)`.
 
     Args:
       features: width of x, and units of the LSTM.
       heads: attention heads.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included; None for the whole document.
+      causal: whether only inputs up to t are seen.
+      positions: how positions enter the attention; None leaves order to the LSTM.
 
     Returns:
-      A layer `[B, T, features] -> [B, T, features]` that streams.
+      A layer `[B, T, features] -> [B, T, features]` that streams if causal with a window.
 
     >>> layer = recurrence_beside_attention(8, heads=2, window=16)
     >>> layer.streams
     True
     """
-    return Parallel((LSTM(features), SelfAttention(heads, window=window)), combine=add)
+    attention = SelfAttention(heads, causal=causal, window=window, positions=positions)
+    return Parallel((LSTM(features), attention), combine=add)
 
 
-def recurrence_plus_attention_over_it(features: int, heads: int, window: int) -> SequenceLayer:
-    """An LSTM, and causal self-attention over its outputs, added to them.
+def recurrence_plus_attention_over_it(
+    features: int,
+    heads: int,
+    window: int | None,
+    causal: bool = True,
+    positions: Positions | None = None,
+) -> SequenceLayer:
+    """An LSTM, and self-attention over its outputs, added to them.
 
     `h = LSTM(x)`, `y = h + Attention(h)`: as `recurrence_beside_attention`, but queries, keys and
     values are made of the hidden states.
@@ -172,12 +201,15 @@ def recurrence_plus_attention_over_it(features: int, heads: int, window: int) ->
     Args:
       features: units of the LSTM.
       heads: attention heads.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included; None for the whole document.
+      causal: whether only states up to t are seen.
+      positions: how positions enter the attention; None leaves order to the LSTM.
 
     Returns:
-      A layer `[B, T, D] -> [B, T, features]` that streams.
+      A layer `[B, T, D] -> [B, T, features]` that streams if causal with a window.
 
     >>> recurrence_plus_attention_over_it(8, heads=2, window=16).streams
     True
     """
-    return Serial((LSTM(features), Residual(SelfAttention(heads, window=window))))
+    attention = SelfAttention(heads, causal=causal, window=window, positions=positions)
+    return Serial((LSTM(features), Residual(attention)))

@@ -35,7 +35,7 @@ def griffin(
     Args:
       features: width of x.
       heads: query heads, and blocks of the recurrence's gates.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included.
       hidden: width inside the MLPs; in Griffin three times the features.
       depth: number of blocks, each with its MLP.
       dropout: rate, where the rng stream `dropout` is given.
@@ -72,7 +72,7 @@ def samba_like(
     Args:
       features: width of x.
       heads: attention heads, and blocks of the recurrence's gates.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included.
       hidden: width inside the MLPs.
       depth: number of blocks, each with its MLP.
       dropout: rate, where the rng stream `dropout` is given.
@@ -104,12 +104,14 @@ def hymba_like(
     """Attention and a gated linear recurrence on the same input in every block, averaged.
 
     `mixer(x) = (b_1 norm(Attention(x)) + b_2 norm(Recurrence(x))) / 2`. The recurrence stands where
-    Hymba has Mamba; its learned first tokens, and the few layers of full attention, are left out.
+    Hymba has Mamba; its learned first tokens, its few layers of full attention, and keys and values
+    shared between layers are left out. Each side has an output map of its own, where Hymba has one
+    behind the mean.
 
     Args:
       features: width of x.
       heads: attention heads, and blocks of the recurrence's gates.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included.
       hidden: width inside the MLPs.
       depth: number of blocks.
       dropout: rate, where the rng stream `dropout` is given.
@@ -134,12 +136,12 @@ def hymba_like(
 def sha_rnn(features: int, window: int, hidden: int, depth: int, dropout: float) -> SequenceLayer:
     """A stack of LSTMs with one head of attention in all of it, in the last block but one.
 
-    Each block is an LSTM and a `Boom`, residual behind layer norms. The gates that SHA-RNN puts on
-    its queries, keys and values are left out.
+    Each block is an LSTM and a `Boom`, residual behind layer norms. There are no positions:
+    the LSTMs bring the order. SHA-RNN gates its queries, keys and values; here they are plain linear maps.
 
     Args:
       features: width of x, and units of each LSTM.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included.
       hidden: width inside the feed-forward layers, a multiple of the features.
       depth: number of blocks, at least 2.
       dropout: rate, where the rng stream `dropout` is given.
@@ -165,7 +167,7 @@ def sha_rnn(features: int, window: int, hidden: int, depth: int, dropout: float)
         return Serial((residual(LSTM(features)), *attention, residual(Boom(hidden))))
 
     lower = (Repeat(block(), depth - 2),) if depth > 2 else ()
-    attention = SelfAttention(heads=1, window=window)
+    attention = SelfAttention(heads=1, window=window, positions=None)
     return Serial((*lower, block(residual(attention)), block()))
 
 
@@ -181,7 +183,7 @@ def r_transformer(
       features: width of x, and units of the GRU.
       heads: attention heads.
       local: steps that the GRU sees.
-      window: steps that attention looks back.
+      window: steps that attention sees, its own included.
       hidden: width inside the MLPs.
       depth: number of blocks.
       dropout: rate, where the rng stream `dropout` is given.

@@ -78,7 +78,7 @@ def transformer_xl(
       heads: attention heads.
       hidden: width inside the MLPs.
       depth: number of blocks.
-      window: steps that attention looks back in each block.
+      window: steps that attention sees, its own included in each block.
       buckets: of distances up to the window; half of them hold one distance each.
       dropout: rate, where the rng stream `dropout` is given.
 
