@@ -136,8 +136,9 @@ def hymba_like(
 def sha_rnn(features: int, window: int, hidden: int, depth: int, dropout: float) -> SequenceLayer:
     """A stack of LSTMs with one head of attention in all of it, in the last block but one.
 
-    Each block is an LSTM and a `Boom`, residual behind layer norms. There are no positions:
-    the LSTMs bring the order. SHA-RNN gates its queries, keys and values; here they are plain linear maps.
+    Each block is an LSTM and a `Boom`, residual behind layer norms. There are no positions: the
+    LSTMs bring the order. SHA-RNN gates its queries, keys and values; here they are plain linear
+    maps.
 
     Args:
       features: width of x, and units of each LSTM.
