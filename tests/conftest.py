@@ -1,6 +1,8 @@
 """Settings for every test: CPU only, eight virtual devices, no silent broadcasting of ranks."""
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 # Also for the processes that tests start. The tests compile many small programs and run each once:
 # with fewer compiler passes the whole suite takes a third of the time.
@@ -11,6 +13,21 @@ os.environ.setdefault(
 )
 
 import jax  # noqa: E402  (platform and flags must be chosen before the import)
+import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+MAPPINGS = Path("/proc/self/maps")
+
+
+@pytest.fixture(autouse=True)
+def room_for_programs() -> Iterator[None]:
+    """Drops compiled programs when there are many.
+
+    Each takes mappings of memory, of which Linux gives a process 65,530; the compiler crashes when
+    they are used up.
+    """
+    yield
+    if MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > 20_000:
+        jax.clear_caches()

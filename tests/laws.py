@@ -259,7 +259,7 @@ def inputs(row: Row, dtype: Any = jnp.float32) -> jax.Array:
     return jax.random.normal(key, (BATCH, LENGTH, WIDTH)).astype(dtype)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
 def variables(row: Row) -> Any:
     """Fresh variables, moved a little, so that biases and scales are not at round numbers."""
     fresh = jax.jit(row.layer.init)(jax.random.key(3), inputs(row)[:, :1], None, ones(row, 1))
@@ -329,7 +329,7 @@ def differentiated(row: Row, program: Program) -> Callable[..., Result]:
     return run
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
 def whole(row: Row) -> Callable[..., Result]:
     """The layer over all steps at once: what every law compares with."""
     return differentiated(
@@ -337,7 +337,7 @@ def whole(row: Row) -> Callable[..., Result]:
     )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=2)
 def applied(row: Row) -> Callable[..., Any]:
     """`(x, state, context) -> (y, state)`, compiled."""
     return functools.partial(jax.jit(row.layer.apply), variables(row))
