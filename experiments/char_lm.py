@@ -32,6 +32,7 @@ from recattn_jax.layers import (
     Dropout,
     Embed,
     RMSNorm,
+    Rotary,
     SelfAttention,
     SequenceLayer,
     Serial,

@@ -45,7 +45,7 @@ BODIES = {
 
 def model_of(body):
     model = SequenceModel(frontend=Embed(V, 16), body=body, readout=PerStep(V))
-    params = jax.jit(model.init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+    params = jax.jit(model.init)(jax.random.key(2), jnp.zeros((1, 2), jnp.int32))["params"]
     # Larger weights, so that the most likely symbol is not a matter of rounding; and no separator
     # of its own, which would make it forget.
     params = jax.tree.map(lambda leaf: 2.5 * leaf, params)
