@@ -18,6 +18,15 @@ import pytest  # noqa: E402
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+
+@pytest.fixture(autouse=True, scope="session")
+def short_blocks() -> None:
+    """Several blocks of time in few steps, and fewer steps to compile."""
+    from recattn_jax.kernels import recurrence  # noqa: PLC0415  (after the checks of types are set up)
+
+    recurrence.BLOCK = 4
+
+
 MAPPINGS = Path("/proc/self/maps")
 
 

@@ -14,12 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from recattn_jax import layers
-from recattn_jax.kernels import recurrence
 from recattn_jax.layers import Context, SequenceLayer, map_batch, zero_state
 from recattn_jax.models import hybrids
-
-# Several blocks in few steps, and fewer steps to compile.
-recurrence.BLOCK = 4
 
 BATCH, LENGTH, WIDTH, VOCABULARY = 3, 19, 8, 11
 # Documents with padding before, between and after them; a row without padding; a row of one.

@@ -267,17 +267,16 @@ def test_remat_keeps_nothing_but_the_carries_between_chunks() -> None:
     """The forward loop over chunks leaves hidden states and carries, and no gates."""
     length, every = 64, 16
 
-    def kept(remat_every):
+    def keeps_gates(remat_every):
         loops = [
             e
             for e in _equations(gradient_jaxpr("lstm", length, remat_every))
             if e.primitive.name == "scan" and not e.params["reverse"]
         ]
-        return {v.aval.shape for v in loops[0].outvars}
+        return any(v.aval.shape[-2:] == (4, H) for v in loops[0].outvars)
 
-    gates = (length // every, every, B, 4, H)
-    assert gates in kept(None)
-    assert gates not in kept(every)
+    assert keeps_gates(None)
+    assert not keeps_gates(every)
 
 
 def _equations(jaxpr):
