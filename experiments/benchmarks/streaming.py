@@ -42,10 +42,18 @@ def streaming_layers(width: int) -> dict[str, SequenceLayer]:
         "SelfAttention, ALiBi": layers.SelfAttention(4, window=256, positions=layers.ALiBi()),
         "SelfAttention, additive": layers.SelfAttention(4, window=256, score=layers.Additive(16)),
         "CrossAttention": layers.CrossAttention(4),
+        "CausalConvolution": layers.CausalConvolution(4),
         "Chunked": layers.Chunked(layers.SelfAttention(4, window=256), 256),
         "Local": layers.Local(layers.RNN(width), 16),
+        "AttendToInput": layers.AttendToInput(layers.RNN(width), local.clone(), layers.add),
         "Feedback": layers.Feedback(layers.LSTM(width), width),
+        "FeedbackMemory": layers.FeedbackMemory(layers.CrossAttention(4), 256),
         "recurrence_beside_attention": hybrids.recurrence_beside_attention(width, 4, 256),
+        "griffin": hybrids.griffin(width, 4, 256, hidden=width, depth=3, dropout=0.0),
+        "block_recurrent_transformer": hybrids.block_recurrent_transformer(
+            4, hidden=width, block=64, slots=16, gate=layers.FixedGate(), skip=False, dropout=0.0
+        ),
+        "transformer_xl": hybrids.transformer_xl(4, width, 2, window=256, buckets=32, dropout=0.0),
     }
 
 
