@@ -20,20 +20,20 @@ ABSTRACT = {"SequenceLayer", "Combinator", "Recurrent", "Pointwise"}
 def every_law() -> list:
     """All laws of all rows.
 
-    A hybrid is made of layers that obey every law, by combinators that keep them: by default it is
-    held to the two laws that see how it is put together, and to the others in the slow run.
+    A hybrid is made of layers that obey every law, by combinators that keep them, and a variant
+    (`Name, what`) differs from its layer in what it computes: by default both are held to the laws
+    that see how they go through time, and to the others in the slow run.
     """
     return [
-        pytest.param(
-            name,
-            law,
-            marks=[pytest.mark.slow]
-            if name.startswith("hybrids.") and law not in ("split", "segment")
-            else [],
-        )
+        pytest.param(name, law, marks=[] if by_default(name, law) else [pytest.mark.slow])
         for name, row in TABLE.items()
         for law in laws.laws(row)
     ]
+
+
+def by_default(name: str, law: str) -> bool:
+    plain = not name.startswith("hybrids.") and "," not in name
+    return plain or law in ("split", "segment", "refusal")
 
 
 @pytest.mark.parametrize(("name", "law"), every_law())

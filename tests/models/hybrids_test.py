@@ -17,6 +17,7 @@ X = jax.random.normal(jax.random.key(0), (2, 7, 4))
 MEMORY = jax.random.normal(jax.random.key(1), (2, 5, 6))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in TABLE if name.startswith("hybrids.")])
 def test_every_parameter_learns_from_the_start(name: str) -> None:
     row = TABLE[name]
