@@ -62,14 +62,14 @@ def positions(layer: SequenceLayer, width: int) -> tuple[Any, Any, Any]:
     memory = Context(memory=jax.random.normal(jax.random.key(1), (1, 64, width)))
     x = jax.random.normal(jax.random.key(0), (1, BLOCK, width))
     variables = layer.init(jax.random.key(2), x[:, :1], None, memory)
-    advance = jax.jit(lambda state: layer.apply(variables, x, state, memory)[1])
     state = zero_state(layer, variables, x[:, :1], None, memory)
+    apply = jax.jit(layer.apply)
     for steps in range(BLOCK, FAR + 1, BLOCK):
-        state = advance(state)
+        state = apply(variables, x, state, memory)[1]
         if steps == NEAR:
             near = state
-    step = jax.jit(lambda state: layer.apply(variables, x[:, :1], state, memory))
-    return step, near, state
+    token = x[:, :1]
+    return lambda state: apply(variables, token, state, memory), near, state
 
 
 def size(state: Any) -> int:

@@ -59,7 +59,7 @@ def test_decoding_by_steps_is_decoding_whole(name: str) -> None:
     assert_close(run(context.replace(prepared={})), whole)  # preparing changes no result
 
 
-@pytest.mark.parametrize("name", ["Bahdanau", "Transformer"])
+@pytest.mark.parametrize("name", ["Bahdanau", pytest.param("Transformer", marks=pytest.mark.slow)])
 def test_a_packed_pair_is_the_pair_alone(name: str) -> None:
     model = MODELS[name]
     variables = jax.jit(model.init)(jax.random.key(2), SOURCE, TARGET)

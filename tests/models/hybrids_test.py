@@ -88,10 +88,8 @@ def test_the_lowest_recurrence_of_a_decoder_asks_with_its_last_state(cell) -> No
             hidden, state = one_step(cell, lowest["layers_1"]["layers_0"], joined, state)
             y = jnp.concatenate([hidden, context], axis=1)
             if isinstance(cell, layers.LSTM):
-                (upper,) = jax.tree.map(lambda a: a[0], list(params["layers_1"].values()))
-                upper = upper["layers_0"]["layers_0"]
-                top, above = one_step(cell, upper, y, above)
-                y = jnp.concatenate([hidden + top, context], axis=1)
+                top, above = one_step(cell, params["layers_1"]["layers_0"], y, above)
+                y = jnp.concatenate([top, context], axis=1)
             outputs.append(y)
         return jnp.stack(outputs, axis=1)
 
