@@ -31,12 +31,12 @@ def saved(path):
     return sorted(int(p.name) for p in (path / "checkpoints").iterdir() if p.name.isdigit())
 
 
-def flip_a_bit(checkpoint):
-    """One bit of the largest array's data; the metadata and the rest stay as they were."""
+def flip_a_bit(checkpoint, place=0.5):
+    """One bit of the largest array's data, so far into its file; all else stays as it was."""
     files = [p for p in (checkpoint / "state").rglob("d/*") if p.is_file()]
     file = max(files, key=lambda p: p.stat().st_size)
     content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1 << 3
+    content[int(place * len(content))] ^= 1 << 3
     file.write_bytes(content)
 
 
@@ -119,6 +119,20 @@ def test_one_flipped_bit_costs_the_step_and_is_named(run):
         record.pop("seconds")
     assert after == before
     assert saved(run) == [6, 8, 9] and (run / "damaged" / "9").is_dir()
+
+
+def test_flipped_bits_that_can_be_read_are_found_by_the_digest(finished, tmp_path):
+    said = []
+    places = (0.2, 0.35, 0.5, 0.65, 0.8)
+    for place in places:
+        run = shutil.copytree(finished, tmp_path / str(place))
+        flip_a_bit(run / "checkpoints" / "9", place)
+        checkpoints = Checkpoints(run / "checkpoints", keep=3, say=said.append)
+        state = checkpoints.restore(*state_on(MeshShape(data=1)))
+        checkpoints.close()
+        assert int(state.step) == 8, said
+    assert sum("step 9 is damaged" in line for line in said) == len(places), said
+    assert any("the bits of" in line for line in said), said
 
 
 def test_a_truncated_checkpoint_is_passed_over_too(run):
