@@ -14,7 +14,7 @@ from flax import struct
 from recattn_jax import partition
 from recattn_jax.kernels import positions as kernels
 from recattn_jax.kernels import segments
-from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.base import Context, SequenceLayer, check_state
 from recattn_jax.layers.scores import Declare
 from recattn_jax.shapes import Activations, Array, Float, Heads, Int, State
 
@@ -165,11 +165,7 @@ class AddedPositions(SequenceLayer):
         if state is None:
             zeros_B = jnp.zeros((batch,), jnp.int32)
             state = PositionState(zeros_B, zeros_B)
-        if not isinstance(state, PositionState) or state.segment.shape[0] != batch:
-            raise ValueError(
-                f"{type(self).__name__}: state must be a PositionState for a batch of {batch}, as "
-                f"an earlier call returned it; got {type(state).__name__}"
-            )
+        check_state(self, state, PositionState, batch)
         if context.segments is None:
             self.check(length)
         places = segments.follow_positions(context.segments, length, state.segment, state.position)
