@@ -261,29 +261,6 @@ def zero_state(module: nn.Module, variables: Any, *inputs: Any) -> State:
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
 
 
-def blank(layer: SequenceLayer, x: Array, context: Context) -> tuple[Array, State]:
-    """Zeros in the place of what a layer inside of another one would return.
-
-    A loop over time needs the structure of its carry before it runs.
-
-    Args:
-      layer: a bound layer, whose parameters need not exist yet.
-      x: an example input.
-      context: its side inputs.
-
-    Returns:
-      Zeros like its output, and its fresh state.
-    """
-    # A copy outside of this call: what it would write is thrown away.
-    unbound, _ = layer.unbind()
-
-    def run(x: Array, context: Context) -> tuple[Array, State]:
-        return unbound.init_with_output(jax.random.key(0), x, None, context)[0]
-
-    shapes = jax.eval_shape(run, x, context)
-    return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-
-
 def check_state(layer: SequenceLayer, state: Any, kind: type, batch: int) -> None:
     """Raises if a state is not one that the layer returned for a batch of this size.
 

@@ -13,10 +13,10 @@ from recattn_jax.layers.base import (
     Combinator,
     Context,
     SequenceLayer,
-    blank,
     check_state,
 )
 from recattn_jax.layers.combine import Combine
+from recattn_jax.layers.loops import blank, scan_over_time
 from recattn_jax.shapes import Activations, Array, Bool, Float, Int, Mask, State
 
 
@@ -154,16 +154,8 @@ class BlockRecurrent(Combinator):
             moved = jnp.where(last == NEW, new - start_BSD, jnp.where(last == OLD, moved_BSD, 0))
             return (inner, moved, recent), y
 
-        over_stretches = nn.scan(
-            step,
-            variable_axes={"intermediates": 0},
-            variable_broadcast="params",
-            split_rngs={"params": False, "dropout": True, "variational": False},
-            in_axes=1,
-            out_axes=1,
-        )
         carry = (state.reader, state.slots, state.recent.astype(x.dtype))
-        (inner, moved, recent), y = over_stretches(self, carry, (_cut(x, size), stretches))
+        (inner, moved, recent), y = scan_over_time(step, self, carry, (_cut(x, size), stretches))
         y = y.reshape((batch, -1, y.shape[-1]))[:, :length]
         return y, BlockState(inner, moved, recent, places.segment, places.position)
 

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax import struct
 
-from recattn_jax.layers.base import Combinator, Context, SequenceLayer, blank, check_state
+from recattn_jax.layers.base import Combinator, Context, SequenceLayer, check_state
+from recattn_jax.layers.loops import blank, scan_over_time
 from recattn_jax.shapes import Activations, Array, Float, Int, State
 
 
@@ -84,15 +85,7 @@ class FeedbackMemory(Combinator):
         ) -> tuple[FeedbackMemoryState, Array]:
             return layer._step(state, *at)
 
-        scan = nn.scan(
-            step,
-            variable_broadcast="params",
-            variable_axes={"intermediates": 0},
-            split_rngs={"params": False, "dropout": True, "variational": False},
-            in_axes=1,
-            out_axes=1,
-        )
-        state, y = scan(self, state, (x, numbers_BT))
+        state, y = scan_over_time(step, self, state, (x, numbers_BT))
         return y, state
 
     def _step(

@@ -13,10 +13,10 @@ from recattn_jax.layers.base import (
     Combinator,
     Context,
     SequenceLayer,
-    blank,
     check_state,
 )
 from recattn_jax.layers.combine import Combine, concat
+from recattn_jax.layers.loops import blank, scan_over_time
 from recattn_jax.shapes import Activations, Array, Float, Int, State
 
 
@@ -306,15 +306,8 @@ class Feedback(Combinator):
             output = y[:, 0] if keep_B is None else jnp.where(keep_B[:, None], y[:, 0], output)
             return (state, output), y[:, 0]
 
-        over_time = nn.scan(
+        (inner, output), y = scan_over_time(
             step,
-            variable_axes={"intermediates": 0},
-            variable_broadcast="params",
-            split_rngs={"params": False, "dropout": True, "variational": False},
-            in_axes=1,
-            out_axes=1,
-        )
-        (inner, output), y = over_time(
             self.body,
             (state.body, output),
             (x, steps.starts, steps.keep, (context.segments, context.looks_at)),

@@ -8,6 +8,17 @@ from jax.sharding import PartitionSpec as P
 
 from recattn_jax import partition
 from recattn_jax.errors import UserError
+from recattn_jax.layers import (
+    LSTM,
+    BlockRecurrent,
+    CrossAttention,
+    Embed,
+    Feedback,
+    FeedbackMemory,
+    Residual,
+    add,
+)
+from recattn_jax.models import PerStep, SequenceModel
 from recattn_jax.tasks.language_model import LanguageModel
 from recattn_jax.training import DEFAULT_RULES, MeshShape, optimizers, sharding
 from recattn_jax.training.loop import check
@@ -74,6 +85,32 @@ def test_no_weight_travels_inside_a_loop_over_time(monkeypatch):
     assert collectives(64 * 64 // 4) != []
     monkeypatch.setattr(partition, "gather", lambda kernel: kernel)
     assert collectives(64 * 4 * 64 // 4, **LONG) != []
+    prepared.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Feedback(LSTM(64), features=64),
+        BlockRecurrent(CrossAttention(heads=2), CrossAttention(heads=2), add, slots=2, block=4),
+        FeedbackMemory(Residual(CrossAttention(heads=2)), window=4),
+    ],
+    ids=lambda body: type(body).__name__,
+)
+def test_layers_that_step_through_time_gather_their_weights_before(body, monkeypatch):
+    """Not so the sums of gradients: they travel in every step of the loop that autodiff makes."""
+    model = SequenceModel(Embed(16, 64), body, PerStep(16))
+    changes = {**LONG, "model": model}
+
+    def gathers():
+        prepared.cache_clear()
+        text = prepared(**changes, mesh=SPREAD)[1].as_text()
+        assert hlo.loops(text) >= 2
+        return [c for c in hlo.collectives_in_loops(text, 64 * 64 // 4) if "all-gather" in c]
+
+    assert gathers() == []
+    monkeypatch.setattr(partition, "gather", lambda kernel: kernel)
+    assert gathers() != []
     prepared.cache_clear()
 
 
