@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels.recurrence import Carry, Cell, add_bias, affine, product
+from recattn_jax.kernels.products import add_bias, affine, product
+from recattn_jax.kernels.recurrence import Carry, Cell
 from recattn_jax.shapes import Array, Float
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.precision import wide
+from recattn_jax.kernels.products import kernel_gradient, recur, recur_transposed, units_of
 from recattn_jax.shapes import Array, Float, Mask
 
 Carry = tuple[Array, ...]
@@ -40,67 +41,6 @@ class Cell(NamedTuple):
     advance: Callable[..., Carry]
 
 
-def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... _ H"]:
-    """Projects inputs to gates, `x W + b`, summed in float32 or wider.
-
-    Args:
-      weights: `(input_kernel [D, G, H], bias [G, H])`; a bias of more gates than the kernel has
-        stands alone in the last ones.
-      x: inputs `[..., D]`.
-
-    Returns:
-      Gates `[..., G, H]`, as many as the bias has.
-
-    >>> affine((jnp.ones((2, 4, 3)), jnp.zeros((4, 3))), jnp.ones((5, 2))).shape
-    (5, 4, 3)
-    """
-    kernel_DGH, bias_GH = weights
-    return add_bias(product(x, kernel_DGH), bias_GH)
-
-
-def product(x: Float[Array, "... D"], kernel: Float[Array, "D *units"]) -> Float[Array, "..."]:
-    """Multiplies by a kernel, `x W`, in the kernel's dtype, summed in float32 or wider.
-
-    Args:
-      x: `[..., D]`.
-      kernel: `[D, H]` or `[D, G, H]`.
-
-    Returns:
-      `[..., H]` or `[..., G, H]`.
-
-    >>> product(jnp.ones((5, 2)), jnp.ones((2, 4, 3))).shape
-    (5, 4, 3)
-    """
-    units = "gh"[-(kernel.ndim - 1) :]
-    return jnp.einsum(
-        f"...d,d{units}->...{units}",
-        x.astype(kernel.dtype),
-        kernel,
-        preferred_element_type=wide(kernel.dtype),
-    )
-
-
-def add_bias(
-    gates: Float[Array, "... _ H"], bias_GH: Float[Array, "G H"]
-) -> Float[Array, "... G H"]:
-    """Adds a bias to gates; gates that the bias alone has are appended.
-
-    Args:
-      gates: `[..., g, H]`, g <= G.
-      bias_GH: `[G, H]`.
-
-    Returns:
-      `[..., G, H]`.
-
-    >>> add_bias(jnp.ones((5, 3, 2)), jnp.zeros((4, 2))).shape
-    (5, 4, 2)
-    """
-    lead, more = gates.ndim - 2, bias_GH.shape[0] - gates.shape[-2]
-    if more:
-        gates = jnp.pad(gates, [(0, 0)] * lead + [(0, more), (0, 0)])
-    return gates + jnp.reshape(bias_GH.astype(gates.dtype), (1,) * lead + bias_GH.shape)
-
-
 def scan_cell(
     cell: Cell,
     weights: Weights,
@@ -120,8 +60,9 @@ def scan_cell(
     `gates_t = merge(project(weights, x_t), h_{t-1} U)`,
     `carry_t = advance(carry_{t-1}, gates_t, *step_weights)`.
 
-    The backward scan carries only the cotangent of the carry; gradients of weights and inputs are
-    large products outside it. `jax.jvp` through it raises; `grad`, `vmap` and `checkpoint` work.
+    The backward scan carries only cotangents of the carry and the gates; gradients of weights and
+    inputs are large products outside it. `jax.jvp` through it raises; `grad`, `vmap` and
+    `checkpoint` work.
 
     Args:
       cell: the cell's three functions.
@@ -220,34 +161,30 @@ def _scan_forward(
         projected, now = inputs
         before = _reset(carry, now.starts)
         seen = _drop(before[0], fixed.drop, now.drop)
-        gates = cell.merge(projected, _recur(seen, fixed.kernel))
+        gates = cell.merge(projected, recur(seen, fixed.kernel))
         after = _select(now.keep, cell.advance(before, gates, *fixed.step_weights), carry)
-        return after, (after, gates)
+        return after, (after[0], before[1:], gates)
 
     def run_block(carry: Carry, inputs: Any) -> tuple[Carry, Any]:
         x_block, mask_block = inputs
         projected = cell.project(fixed.weights, x_block)
         return jax.lax.scan(step, carry, (projected, mask_block), unroll=_length(x_block))
 
-    last, (carries, gates) = _scan_blocks(run_block, block, carry, (x_TB, masks))
-    return (carries[0], last), (fixed, x_TB, carry, masks, carries, gates)
+    last, (hidden, before, gates) = _scan_blocks(run_block, block, carry, (x_TB, masks))
+    return (hidden, last), (fixed, x_TB, masks, carry[0], hidden, before, gates)
 
 
 def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
     del block
-    fixed, x_TB, carry, masks, carries, gates_TB = residuals
+    fixed, x_TB, masks, first, hidden, before, gates_TB = residuals
     d_hidden_TBP, d_last = cotangents
     # Turned once, here: in the loop it would be turned in every step.
     turned = jnp.moveaxis(fixed.kernel, -3, -1)
     # What each step saw: the carry of the step before, zeros where a document starts.
-    before = tuple(
-        jnp.concatenate([first[None], rest[:-1]])
-        for first, rest in zip(carry, carries, strict=True)
-    )
-    before = _reset(before, masks.starts)
+    before = _reset((jnp.concatenate([first[None], hidden[:-1]]),), masks.starts) + before
     merged = (
         jax.eval_shape(cell.project, fixed.weights, x_TB),
-        jax.ShapeDtypeStruct(d_hidden_TBP.shape[:2] + _units(fixed.kernel), d_hidden_TBP.dtype),
+        jax.ShapeDtypeStruct(d_hidden_TBP.shape[:2] + units_of(fixed.kernel), d_hidden_TBP.dtype),
     )
 
     def unmerge(d_gates: Any, at: int) -> tuple[Any, Array]:
@@ -255,30 +192,31 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[at:], a.dtype), merged)
         return jax.vjp(cell.merge, *zeros)[1](d_gates)
 
-    def step(d_carry: Carry, inputs: Any) -> tuple[Carry, Any]:
-        d_hidden, before, gates, now = inputs
+    def step(carried: tuple[Carry, Any], inputs: Any) -> tuple[tuple[Carry, Any], Any]:
+        # The cotangents of the gates take their place, so that there is one array of that size.
+        d_carry, gates_TB = carried
+        d_hidden, before, now, at = inputs
+        gates = jax.tree.map(lambda a: a[at], gates_TB)
         d_carry = (d_carry[0] + d_hidden, *d_carry[1:])
         d_after = _select(now.keep, d_carry, _zeros(d_carry))
         _, pull = jax.vjp(lambda *a: cell.advance(*a, *fixed.step_weights), before, gates)
         d_before, d_gates = pull(d_after)
-        d_seen = _recur_transposed(unmerge(d_gates, 1)[1], turned)
+        d_seen = recur_transposed(unmerge(d_gates, 1)[1], turned)
         d_hidden = d_before[0] + _drop(d_seen, fixed.drop, now.drop)
         d_before = _reset((d_hidden, *d_before[1:]), now.starts)
-        return _select(now.keep, d_before, d_carry), (
-            d_gates,
-            d_after if fixed.step_weights else None,
-        )
+        d_gates_TB = jax.tree.map(lambda a, new: a.at[at].set(new), gates_TB, d_gates)
+        d_carry = _select(now.keep, d_before, d_carry)
+        return (d_carry, d_gates_TB), d_after if fixed.step_weights else None
 
-    d_carry, (d_gates_TB, d_after_TB) = jax.lax.scan(
-        step, d_last, (d_hidden_TBP, before, gates_TB, masks), reverse=True
-    )
+    steps = (d_hidden_TBP, before, masks, jnp.arange(_length(d_hidden_TBP)))
+    (d_carry, d_gates_TB), d_after_TB = jax.lax.scan(step, (d_last, gates_TB), steps, reverse=True)
     d_projected, d_recurrent = unmerge(d_gates_TB, 0)
     _, pull = jax.vjp(cell.project, fixed.weights, x_TB)
     d_weights, d_x = pull(d_projected)
     seen = _drop(before[0], fixed.drop, masks.drop)
     d_fixed = _Fixed(
         d_weights,
-        _kernel_gradient(seen, d_recurrent, fixed.kernel),
+        kernel_gradient(seen, d_recurrent, fixed.kernel),
         _step_weights_gradient(cell, fixed.step_weights, before, gates_TB, d_after_TB),
         None,
     )
@@ -299,57 +237,6 @@ def _step_weights_gradient(
         return jax.vmap(lambda *a: cell.advance(*a, *step_weights))(before, gates_TB)
 
     return jax.vjp(advance, step_weights)[1](d_after_TB)[0]
-
-
-# The recurrent kernel is `[P, G, H]`, or `[N, K, G, K]` for heads that do not see each other: then
-# all three products below have the letter n, and the width of h is cut into N parts.
-
-
-def _units(kernel: Array) -> tuple[int, int]:
-    """G, and how many units the product with the kernel has."""
-    heads = kernel.shape[0] if kernel.ndim == 4 else 1
-    return kernel.shape[-2], heads * kernel.shape[-1]
-
-
-def _cut(x: Array, kernel: Array) -> Array:
-    """`[..., P]`, or `[..., N, K]`, in the kernel's dtype."""
-    lead = x.shape[:-1]
-    if kernel.ndim == 4:
-        x = x.reshape((*lead, kernel.shape[0], -1))
-    return x.astype(kernel.dtype)
-
-
-def _recur(hidden_BP: Array, kernel: Array) -> Array:
-    n = "n" * (kernel.ndim - 3)
-    gates = jnp.einsum(
-        f"b{n}k,{n}kgh->bg{n}h",
-        _cut(hidden_BP, kernel),
-        kernel,
-        preferred_element_type=wide(kernel.dtype),
-    )
-    return gates.reshape((gates.shape[0], *_units(kernel)))
-
-
-def _recur_transposed(d_recurrent_BGH: Array, turned: Array) -> Array:
-    n = "n" * (turned.ndim - 3)
-    d_hidden = jnp.einsum(
-        f"bg{n}h,{n}ghk->b{n}k",
-        _cut(d_recurrent_BGH, turned),
-        turned,
-        preferred_element_type=wide(turned.dtype),
-    )
-    return d_hidden.reshape((d_hidden.shape[0], -1))
-
-
-def _kernel_gradient(hidden_TBP: Array, d_recurrent_TBGH: Array, kernel: Array) -> Array:
-    n = "n" * (kernel.ndim - 3)
-    d_kernel = jnp.einsum(
-        f"tb{n}k,tbg{n}h->{n}kgh",
-        _cut(hidden_TBP, kernel),
-        _cut(d_recurrent_TBGH, kernel),
-        preferred_element_type=wide(kernel.dtype),
-    )
-    return d_kernel.astype(kernel.dtype)
 
 
 def _drop(hidden: Array, every: Array | None, now: Array | None) -> Array:

@@ -17,7 +17,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from recattn_jax import partition
-from recattn_jax.kernels import cells, recurrence, segments
+from recattn_jax.kernels import cells, products, recurrence, segments
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.noise import Noise
@@ -123,7 +123,7 @@ class Recurrent(SequenceLayer):
     @property
     def cell(self) -> recurrence.Cell:
         """The functions of the cell; the same ones each time, so that programs are found again."""
-        return recurrence.Cell(recurrence.affine, operator.add, self.advance)
+        return recurrence.Cell(products.affine, operator.add, self.advance)
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -1,0 +1,192 @@
+"""Products with the kernels of recurrent cells, summed in float32 or wider, and their gradients.
+
+A recurrent kernel is `[P, G, H]`, or `[N, K, G, K]` for heads that do not see each other: then all
+its products have the letter n, and the width of h is cut into N parts.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from recattn_jax.kernels.precision import wide
+from recattn_jax.shapes import Array, Float
+
+
+def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... _ H"]:
+    """Projects inputs to gates, `x W + b`, summed in float32 or wider.
+
+    Args:
+      weights: `(input_kernel [D, G, H], bias [G, H])`; a bias of more gates than the kernel has
+        stands alone in the last ones.
+      x: inputs `[..., D]`.
+
+    Returns:
+      Gates `[..., G, H]`, as many as the bias has.
+
+    >>> affine((jnp.ones((2, 4, 3)), jnp.zeros((4, 3))), jnp.ones((5, 2))).shape
+    (5, 4, 3)
+    """
+    kernel_DGH, bias_GH = weights
+    return add_bias(product(x, kernel_DGH), bias_GH)
+
+
+@jax.custom_vjp
+def product(x: Float[Array, "... D"], kernel: Float[Array, "D *units"]) -> Float[Array, "..."]:
+    """Multiplies by a kernel, `x W`, in the kernel's dtype, summed in float32 or wider.
+
+    Args:
+      x: `[..., D]`.
+      kernel: `[D, H]` or `[D, G, H]`.
+
+    Returns:
+      `[..., H]` or `[..., G, H]`. `jax.jvp` through it raises; `grad` and `vmap` work.
+
+    >>> product(jnp.ones((5, 2)), jnp.ones((2, 4, 3))).shape
+    (5, 4, 3)
+    """
+    return _contract(x.astype(kernel.dtype), kernel, (x.ndim - 1,), (0,))
+
+
+def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return product(x, kernel), (x, kernel)
+
+
+def _product_backward(residuals: tuple[Array, Array], d_y: Array) -> tuple[Array, Array]:
+    x, kernel = residuals
+    units = tuple(range(1, kernel.ndim))
+    d_x = _contract(d_y.astype(kernel.dtype), kernel, tuple(range(x.ndim - 1, d_y.ndim)), units)
+    return d_x.astype(x.dtype), kernel_gradient(x, d_y, kernel)
+
+
+product.defvjp(_product_forward, _product_backward)
+
+
+def _contract(x: Array, y: Array, x_axes: tuple[int, ...], y_axes: tuple[int, ...]) -> Array:
+    """A product of tensors, summed wide; axes are contracted in the order that they have in both.
+
+    `einsum` sorts them by their letters, and its gradient puts the larger operand first: on a CPU
+    both copy all gates of a sequence into another order.
+    """
+    return jax.lax.dot_general(
+        x, y, ((x_axes, y_axes), ((), ())), preferred_element_type=wide(y.dtype)
+    )
+
+
+def add_bias(
+    gates: Float[Array, "... _ H"], bias_GH: Float[Array, "G H"]
+) -> Float[Array, "... G H"]:
+    """Adds a bias to gates; gates that the bias alone has are appended.
+
+    Args:
+      gates: `[..., g, H]`, g <= G.
+      bias_GH: `[G, H]`.
+
+    Returns:
+      `[..., G, H]`.
+
+    >>> add_bias(jnp.ones((5, 3, 2)), jnp.zeros((4, 2))).shape
+    (5, 4, 2)
+    """
+    lead, more = gates.ndim - 2, bias_GH.shape[0] - gates.shape[-2]
+    if more:
+        gates = jnp.pad(gates, [(0, 0)] * lead + [(0, more), (0, 0)])
+    return gates + jnp.reshape(bias_GH.astype(gates.dtype), (1,) * lead + bias_GH.shape)
+
+
+def units_of(kernel: Float[Array, "*N _ G H"]) -> tuple[int, int]:
+    """How many gates, and how many units, the product with a recurrent kernel has.
+
+    Args:
+      kernel: `[P, G, H]` or `[N, K, G, K]`.
+
+    Returns:
+      G, and H or N K.
+
+    >>> units_of(jnp.ones((2, 3, 4, 3)))
+    (4, 6)
+    """
+    heads = kernel.shape[0] if kernel.ndim == 4 else 1
+    return kernel.shape[-2], heads * kernel.shape[-1]
+
+
+def _cut(x: Array, kernel: Array) -> Array:
+    """`[..., P]`, or `[..., N, K]`, in the kernel's dtype."""
+    lead = x.shape[:-1]
+    if kernel.ndim == 4:
+        x = x.reshape((*lead, kernel.shape[0], -1))
+    return x.astype(kernel.dtype)
+
+
+def recur(
+    hidden_BP: Float[Array, "B P"], kernel: Float[Array, "*N _ G H"]
+) -> Float[Array, "B G _"]:
+    """Multiplies hidden states by a recurrent kernel, `h U`.
+
+    Args:
+      hidden_BP: `[B, P]`.
+      kernel: `[P, G, H]`, or `[N, K, G, K]` with P = N K.
+
+    Returns:
+      Gates `[B, G, H]`, or `[B, G, N K]`.
+
+    >>> recur(jnp.ones((5, 6)), jnp.ones((2, 3, 4, 3))).shape
+    (5, 4, 6)
+    """
+    n = "n" * (kernel.ndim - 3)
+    gates = jnp.einsum(
+        f"b{n}k,{n}kgh->bg{n}h",
+        _cut(hidden_BP, kernel),
+        kernel,
+        preferred_element_type=wide(kernel.dtype),
+    )
+    return gates.reshape((gates.shape[0], *units_of(kernel)))
+
+
+def recur_transposed(
+    d_recurrent_BGH: Float[Array, "B G _"], turned: Float[Array, "*N G H _"]
+) -> Float[Array, "B P"]:
+    """The cotangent of the hidden states of `recur`.
+
+    Args:
+      d_recurrent_BGH: cotangent of the gates, `[B, G, H]`.
+      turned: the kernel with its first axis (after N) last: `[G, H, P]` or `[N, G, K, K]`.
+
+    Returns:
+      `[B, P]`.
+
+    >>> recur_transposed(jnp.ones((5, 4, 6)), jnp.ones((2, 4, 3, 3))).shape
+    (5, 6)
+    """
+    n = "n" * (turned.ndim - 3)
+    d_hidden = jnp.einsum(
+        f"bg{n}h,{n}ghk->b{n}k",
+        _cut(d_recurrent_BGH, turned),
+        turned,
+        preferred_element_type=wide(turned.dtype),
+    )
+    return d_hidden.reshape((d_hidden.shape[0], -1))
+
+
+def kernel_gradient(
+    x: Float[Array, "..."], d_y: Float[Array, "..."], kernel: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """The cotangent of a kernel, the sum of the outer products of x and dy over all leading axes.
+
+    Args:
+      x: `[..., P]`; for a kernel of heads `[T, B, N K]`.
+      d_y: cotangent of the product, `[..., H]` or `[..., G, H]`; `[T, B, G, N K]`.
+      kernel: for its shape and dtype.
+
+    Returns:
+      An array like the kernel.
+
+    >>> kernel_gradient(jnp.ones((7, 5, 2)), jnp.ones((7, 5, 4, 3)), jnp.ones((2, 4, 3))).shape
+    (2, 4, 3)
+    """
+    x, d_y = _cut(x, kernel), _cut(d_y, kernel)
+    if kernel.ndim == 4:
+        # Named so that they are contracted in the order that they have: see `_contract`.
+        d_kernel = jnp.einsum("abnk,abgnh->nkgh", x, d_y, preferred_element_type=wide(kernel.dtype))
+    else:
+        lead = tuple(range(x.ndim - 1))
+        d_kernel = _contract(x, d_y, lead, lead)
+    return d_kernel.astype(kernel.dtype)
