@@ -45,20 +45,25 @@ def jax_programs(layer: nn.Module, read: Callable[[Any], jax.Array], x: jax.Arra
 
 
 def torch_programs(x: jax.Array, units: int) -> Programs:
-    """The same of torch.nn.LSTM."""
+    """The same of torch.nn.LSTM, on a GPU where both have one."""
     import torch  # noqa: PLC0415  (optional)
 
-    layer = torch.nn.LSTM(x.shape[-1], units, batch_first=True)
-    tensor = torch.tensor(np.asarray(x), requires_grad=True)
+    on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
+    device = "cuda" if on_gpu else "cpu"
+    wait = torch.cuda.synchronize if on_gpu else lambda: None
+    layer = torch.nn.LSTM(x.shape[-1], units, batch_first=True, device=device)
+    tensor = torch.tensor(np.asarray(x), requires_grad=True, device=device)
 
     def forward() -> None:
         with torch.no_grad():
             layer(tensor)[0].square().sum()
+        wait()
 
     def both() -> None:
         layer.zero_grad()
         tensor.grad = None
         layer(tensor)[0].square().sum().backward()
+        wait()
 
     return {"forward": forward, "both": both}
 
