@@ -28,7 +28,11 @@ def get_config() -> ConfigDict:
     with config.unlocked():
         config.folder = ""  # where input.txt is; empty downloads it
     config.update(
+        heads=8,
         steps=720,
+        warmup=15,
+        momentum=0.9,
+        weight_decay=0.2,
         evaluate_every=720,
         save_every=360,
     )
