@@ -35,13 +35,14 @@ def constrain(x: jax.Array) -> jax.Array:
     return _constrain(x, (BATCH_AXES, (SEQUENCE_AXIS,), *((),) * (x.ndim - 2)))
 
 
-def gather(kernel: jax.Array) -> jax.Array:
-    """Gathers a weight over fsdp before a scan over time; its last axis may stay split over model.
+def gather(kernel: jax.Array, split: int = -1) -> jax.Array:
+    """Gathers a weight over fsdp before a scan over time; one axis may stay split over model.
 
     Left to itself the partitioner gathers the weight again in every step of the loop.
 
     Args:
-      kernel: a weight whose last axis holds the units that tensor parallelism may split.
+      kernel: a weight.
+      split: the axis of the units, or heads, that tensor parallelism may split.
 
     Returns:
       The same values; placed as they are where no mesh is set or the mesh has other axes.
@@ -49,7 +50,9 @@ def gather(kernel: jax.Array) -> jax.Array:
     >>> gather(jax.numpy.ones((4, 3, 4))).shape
     (4, 3, 4)
     """
-    return _constrain(kernel, (*((),) * (kernel.ndim - 1), (MODEL_AXIS,)))
+    axes: list[tuple[str, ...]] = [()] * kernel.ndim
+    axes[split] = (MODEL_AXIS,)
+    return _constrain(kernel, axes)
 
 
 def _constrain(x: jax.Array, axes: Sequence[tuple[str, ...]]) -> jax.Array:

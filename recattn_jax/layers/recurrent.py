@@ -176,8 +176,11 @@ class Recurrent(SequenceLayer):
         )
         recurrent_kernel = self.param("recurrent_kernel", per_gate_orthogonal, self.recurrent_shape)
         bias = self.param("bias", self.bias_init, self.bias_shape, jnp.float32)
+        recurrent_kernel = partition.gather(
+            recurrent_kernel.astype(x.dtype), split=0 if recurrent_kernel.ndim == 4 else -1
+        )
         recurrent_kernel, step_weights = self.step_weights(
-            self.noise.drop_weights(self, partition.gather(recurrent_kernel.astype(x.dtype)))
+            self.noise.drop_weights(self, recurrent_kernel)
         )
 
         fresh = tuple(jnp.zeros((batch, width), dtype) for width in self.widths)

@@ -105,6 +105,11 @@ def over_model(axis: int, whole: int | None = None) -> Callable[[tuple[int, ...]
     return rule
 
 
+def units_over_model(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """Splits a recurrent kernel by its units, or by its heads where these do not see each other."""
+    return over_model(-4 if len(shape) == 4 else -1)(shape, mesh)
+
+
 def _spread(
     axes: list[str | None], shape: tuple[int, ...], mesh: Mesh, whole: int | None = None
 ) -> P:
@@ -117,7 +122,8 @@ def _spread(
 
 DEFAULT_RULES: tuple[Rule, ...] = (
     # Units of a recurrent layer with all their gates, and heads of attention, stay together.
-    (r"(^|/)(input|recurrent)_kernel$", over_model(-1)),  # [D, G, H]
+    (r"(^|/)input_kernel$", over_model(-1)),  # [D, G, H]
+    (r"(^|/)recurrent_kernel$", units_over_model),  # [P, G, H] or [N, K, G, K]
     (r"(^|/)(query|key|value)/kernel$", over_model(-2)),  # [D, H, K]
     (r"(^|/)(query|key|score)_kernel$", over_model(-3)),  # [H, K, N]
     # [H, K, D]; with H over model and D over fsdp, XLA (jax 0.10.2) computes wrong sums where this

@@ -10,6 +10,7 @@ from recattn_jax import partition
 from recattn_jax.errors import UserError
 from recattn_jax.layers import (
     LSTM,
+    SLSTM,
     BlockRecurrent,
     CrossAttention,
     Embed,
@@ -83,8 +84,19 @@ def test_no_weight_travels_inside_a_loop_over_time(monkeypatch):
     assert collectives(64 * 4 * 64 // 4, **LONG) == []
     # The toy sums the gradient of its weights inside the backward loop.
     assert collectives(64 * 64 // 4) != []
-    monkeypatch.setattr(partition, "gather", lambda kernel: kernel)
+    monkeypatch.setattr(partition, "gather", lambda kernel, split=-1: kernel)
     assert collectives(64 * 4 * 64 // 4, **LONG) != []
+    prepared.cache_clear()
+
+
+def test_heads_that_do_not_see_each_other_are_split_by_heads():
+    model = SequenceModel(Embed(16, 64), SLSTM(64, heads=4), PerStep(16))
+    changes = {**LONG, "model": model}
+    prepared.cache_clear()
+    text = prepared(**changes, mesh=MeshShape(data=1, model=4))[1].as_text()
+    # Each device steps its own head: not even the hidden state travels.
+    assert hlo.loops(text) >= 2
+    assert hlo.collectives_in_loops(text, 1) == []
     prepared.cache_clear()
 
 
@@ -109,7 +121,7 @@ def test_layers_that_step_through_time_gather_their_weights_before(body, monkeyp
         return [c for c in hlo.collectives_in_loops(text, 64 * 64 // 4) if "all-gather" in c]
 
     assert gathers() == []
-    monkeypatch.setattr(partition, "gather", lambda kernel: kernel)
+    monkeypatch.setattr(partition, "gather", lambda kernel, split=-1: kernel)
     assert gathers() != []
     prepared.cache_clear()
 
