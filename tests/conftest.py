@@ -31,6 +31,14 @@ def short_blocks() -> None:
     recurrence.BLOCK = 4
 
 
+LONGEST = ("resume_test.py", "readme_test.py", "imports_test.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Starts with the longest tests, so that no process waits for another at the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
 MAPPINGS = Path("/proc/self/maps")
 
 
