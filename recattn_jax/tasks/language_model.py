@@ -36,6 +36,11 @@ class LanguageModel:
         """Bits a symbol."""
         return f"bits_per_{self.symbol}"
 
+    @property
+    def maximise(self) -> bool:
+        """Less is better."""
+        return False
+
     def __call__(self, apply: Apply, batch: Batch, state: State | None) -> tuple[Metrics, State]:
         """Sums the losses of a batch; see `Task`."""
         segments_BT, targets_BT = batch["segments"], batch["targets"]

@@ -50,6 +50,8 @@ class Cadence:
       save_every: a checkpoint each so many steps, after the last, and at each better evaluation.
       keep: how many of the latest checkpoints stay; the best one stays besides.
       patience: stop after so many evaluations in a row without a better headline; None for never.
+      score_every: where the task scores predictions, an evaluation does so each so many steps, a
+        multiple of `evaluate_every`, and the last one always; None for the last one alone.
     """
 
     steps: int
@@ -58,6 +60,7 @@ class Cadence:
     save_every: int
     keep: int
     patience: int | None
+    score_every: int | None
 
 
 @dataclass(frozen=True)
@@ -100,8 +103,9 @@ class Experiment:
     Args:
       model: unbound module, `(inputs, state, context) -> (outputs, state)`.
       task: turns the bound model and a batch into metrics, `metrics["loss"]` being minimised.
-      data: opens tokenizer and pipelines; called once, by whoever starts the run.
-      batch: shapes and dtypes of the global batch, as `data().train.spec` gives them.
+      data: opens vocabularies and pipelines; called once, by whoever starts the run.
+      batch: shapes and dtypes of the global batch, as `data().train.spec` gives them; the widest,
+        where there are several.
       optimization: how parameters move.
       cadence: when to log, evaluate, save and stop.
       layout: mesh, sharding rules, storage precision.
