@@ -1,9 +1,11 @@
-"""Evaluates a trained run and prints one line of JSON.
+"""Evaluates a trained run and prints one line of JSON; what explains its scores goes to stderr.
 
 python -m launch.evaluate --workdir=runs/a --split=validation
 """
 
+import functools
 import json
+import sys
 from collections.abc import Callable
 
 from absl import flags
@@ -30,7 +32,8 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             raise UserError(f"--split={flag_values.split}: this run's data has {known}")
         check_vocabularies(run, data)
         pipeline = data.evaluation[flag_values.split]
-        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies)
+        say = functools.partial(print, file=sys.stderr)
+        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, say)
         line = {"workdir": str(run.path), "step": run.step, "split": flag_values.split} | metrics
         print(json.dumps(line), flush=True)
 

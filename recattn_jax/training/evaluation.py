@@ -1,8 +1,7 @@
 """Evaluation: one pass over a split, sums divided last, and what becomes of the predictions."""
 
-import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ from jax.sharding import Mesh
 
 from recattn_jax.data import Pipeline, Spec, Vocabulary
 from recattn_jax.errors import UserError
-from recattn_jax.tasks.base import Scored
+from recattn_jax.tasks.base import Metric, Scored, reported
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment, MeshShape
 from recattn_jax.training.state import Batch, abstract_carry, carry_rows, zeros
@@ -71,15 +70,15 @@ class Evaluator:
             self._predict = PerShape(pipeline.specs, mesh, prediction)
 
     def __call__(self, params: Any, pipeline: Pipeline) -> dict[str, float]:
-        """Metrics of one pass over the pipeline, each a mean over all that it counted."""
+        """Metrics of one pass over the pipeline, each over all that it counted."""
         carry, pending = self._carry, None
-        sums: dict[str, list[tuple[float, float]]] = {}
+        parts: dict[str, list[Metric]] = {}
         for rows in pipeline.epoch():
             metrics, carry = self._evaluate(params, carry, rows=rows)
-            _collect(sums, pending)
+            _collect(parts, pending)
             pending = metrics
-        _collect(sums, pending)
-        return {name: _divide(pairs) for name, pairs in sums.items()}
+        _collect(parts, pending)
+        return {name: reported(some) for name, some in parts.items()}
 
     def predictions(self, params: Any, pipeline: Pipeline) -> list[Any]:
         """What a task that scores predicts: a row of every leaf for each record, in their order.
@@ -102,12 +101,25 @@ class Evaluator:
         return [prediction for _, prediction in found]
 
     def scores(
-        self, params: Any, pipeline: Pipeline, vocabularies: Mapping[str, Vocabulary]
+        self,
+        params: Any,
+        pipeline: Pipeline,
+        vocabularies: Mapping[str, Vocabulary],
+        say: Callable[[str], None] | None,
     ) -> dict[str, float]:
-        """What the task makes of its predictions for one pass; nothing if it scores none."""
+        """What the task makes of its predictions for one pass; nothing if it scores none.
+
+        Args:
+          params: parameters.
+          pipeline: what to read, once.
+          vocabularies: of the data.
+          say: where lines go that explain the scores to a person; None for nowhere.
+        """
         if not isinstance(self._task, Scored) or pipeline.records is None:
             return {}
         predictions = self.predictions(params, pipeline)
+        if say is not None:
+            say(self._task.explain(predictions, pipeline.records, vocabularies))
         return self._task.score(predictions, pipeline.records, vocabularies)
 
 
@@ -141,16 +153,11 @@ def check_carry(experiment: Experiment, pipeline: Pipeline) -> None:
         )
 
 
-def _collect(sums: dict[str, list[tuple[float, float]]], metrics: Any) -> None:
+def _collect(parts: dict[str, list[Metric]], metrics: Any) -> None:
     if metrics is None:
         return
-    for name, mean in jax.device_get(metrics).items():
-        sums.setdefault(name, []).append((float(mean.total), float(mean.weight)))
-
-
-def _divide(pairs: list[tuple[float, float]]) -> float:
-    weight = math.fsum(weight for _, weight in pairs)
-    return math.fsum(total for total, _ in pairs) / weight if weight else math.nan
+    for name, metric in jax.device_get(metrics).items():
+        parts.setdefault(name, []).append(metric)
 
 
 def evaluate(
@@ -158,6 +165,7 @@ def evaluate(
     params: Any,
     pipeline: Pipeline,
     vocabularies: Mapping[str, Vocabulary],
+    say: Callable[[str], None] | None = None,
 ) -> dict[str, float]:
     """Evaluates parameters, with all scores.
 
@@ -167,9 +175,11 @@ def evaluate(
       params: parameters.
       pipeline: what to read, once.
       vocabularies: of the data, for scores.
+      say: where lines go that explain the scores to a person, such as a confusion matrix; None for
+        nowhere.
 
     Returns:
-      Every metric of the task, as a mean, and every score.
+      Every metric of the task and every score.
 
     Example:
       data = run.experiment.data()
@@ -183,4 +193,4 @@ def evaluate(
         shardings = sharding.follow_parameters(params, params, experiment.layout, mesh)
         params = jax.device_put(params, shardings)
         evaluator = Evaluator(experiment, params, pipeline, mesh)
-        return evaluator(params, pipeline) | evaluator.scores(params, pipeline, vocabularies)
+        return evaluator(params, pipeline) | evaluator.scores(params, pipeline, vocabularies, say)

@@ -311,13 +311,15 @@ class Training:
         params = state.params if state.ema is None else state.ema
         pipeline, step = self.data.evaluation["validation"], int(state.step)
         values = self.evaluator(params, pipeline)
-        every = self.cadence.score_every
-        scored = step == self.cadence.steps or (every is not None and step % every == 0)
+        every, last = self.cadence.score_every, step == self.cadence.steps
+        scored = last or (every is not None and step % every == 0)
         if scored:
-            values |= self.evaluator.scores(params, pipeline, self.data.vocabularies)
+            say = self.console.line if last else None
+            values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
         state, better = self.judge(state, values[self.experiment.task.headline])
         if not scored and impatient(self.experiment, state):
-            values |= self.evaluator.scores(params, pipeline, self.data.vocabularies)
+            say = self.console.line
+            values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
         record: Record = {"step": step, "split": "validation", **values}
         self.log.write(record)
         self.log.flush()

@@ -59,6 +59,9 @@ class Parity:
         ]
         return {"right": float(np.mean(right)), "records": float(len(records))}
 
+    def explain(self, predictions, records, vocabularies):
+        return f"of {len(records)} records, {len(predictions)} were read"
+
     def read(self, line, vocabularies):
         raise NotImplementedError
 
@@ -104,6 +107,7 @@ def evaluations(path):
 
 
 WHOLE = {"score_every": 8}
+EXPLAINED = "of 21 records, 21 were read"
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +166,7 @@ def test_evaluations_score_when_it_is_time_and_at_the_last_step(whole):
     assert outcome.metrics["right"] == found[12]["right"]
     shown = [line for line in lines if line.startswith("step 12/12 validation")]
     assert len(shown) == 1 and "right" in shown[0] and "records 21" in shown[0]
+    assert lines.count(EXPLAINED) == 1 and lines.index(EXPLAINED) == lines.index(shown[0]) - 1
 
 
 @pytest.mark.parametrize("mesh", [MeshShape(data=1), MeshShape(data=2, fsdp=2)])
@@ -169,7 +174,11 @@ def test_evaluating_the_run_repeats_its_last_line(whole, mesh):
     path, outcome, _ = whole
     experiment, data = parity(**WHOLE, mesh=mesh)
     params = params_of(path, experiment, outcome.step)
-    values = evaluate(experiment, params, data.evaluation["validation"], data.vocabularies)
+    said = []
+    values = evaluate(
+        experiment, params, data.evaluation["validation"], data.vocabularies, said.append
+    )
+    assert said == [EXPLAINED]
     if mesh.data == 1:
         assert values == outcome.metrics
     assert values == pytest.approx(outcome.metrics, rel=1e-5)
@@ -228,10 +237,11 @@ def test_more_of_a_headline_can_be_better(tmp_path):
 def test_a_run_that_stops_early_scores_its_last_evaluation(tmp_path):
     still = optimizers.sgd(optimizers.constant(0.0, 0), None)
     narrow = {"train": rows("train", 27, (9,)), "validation": rows("validation", 21, (9,))}
-    outcome, _ = run(tmp_path, **narrow, optimizer=still, evaluate_every=2, patience=2)
+    outcome, lines = run(tmp_path, **narrow, optimizer=still, evaluate_every=2, patience=2)
     assert (outcome.step, outcome.reason) == (6, "stopped early")
     found = evaluations(tmp_path)
     assert [step for step, record in found.items() if "right" in record] == [6]
+    assert lines.count(EXPLAINED) == 1
 
 
 def test_predictions_that_lack_a_record_are_a_bug():
