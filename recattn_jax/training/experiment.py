@@ -10,7 +10,9 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from recattn_jax.data import Data
+from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Task
+from recattn_jax.training.privacy import Privacy
 
 Rule = tuple[str, Callable[[tuple[int, ...], Mesh], PartitionSpec]]
 """(regex on the parameter path, (shape, mesh) -> spec); the first regex that is found wins."""
@@ -37,6 +39,11 @@ class Optimization:
     accumulate: int
     ema_decay: float | None
     carry_state: bool
+    privacy: Privacy | None = None
+
+    def __post_init__(self) -> None:
+        if self.privacy is not None and self.carry_state:
+            raise UserError("privacy: no guarantee covers a carried state; set carry_state=False")
 
 
 @dataclass(frozen=True)
@@ -101,7 +108,8 @@ class Experiment:
     """All that defines a run; building one opens no data and no device.
 
     Args:
-      model: unbound module, `(inputs, state, context) -> (outputs, state)`.
+      model: unbound module, `(inputs, state, context) -> (outputs, state)`, or another call,
+        that of the task, as `SequenceToSequence` makes of an `EncoderDecoder`.
       task: turns the bound model and a batch into metrics, `metrics["loss"]` being minimised.
       data: opens vocabularies and pipelines; called once, by whoever starts the run.
       batch: shapes and dtypes of the global batch, as `data().train.spec` gives them; the widest,

@@ -21,6 +21,7 @@ from recattn_jax.training.evaluation import Evaluator, check_carry, check_pipeli
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.interruption import Interruption
 from recattn_jax.training.metrics import Console, MetricsLog, Record, mean_values, read_records
+from recattn_jax.training.privacy import statement
 from recattn_jax.training.runs import RunFolder
 from recattn_jax.training.state import (
     Stopping,
@@ -89,6 +90,7 @@ def fit(
     check_headline(experiment, abstract)
     if initial_params is not None:
         check_params(initial_params, abstract.params)
+    say_privacy(experiment, data, experiment.cadence.steps, say)
     run.begin(experiment, data)
     with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
@@ -111,7 +113,9 @@ def fit(
                 training = Training(
                     experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
                 )
-                return training.go_on(state, profile_steps)
+                ended = training.go_on(state, profile_steps)
+    say_privacy(experiment, data, ended.step, say)
+    return ended
 
 
 def check(experiment: Experiment, data: Data) -> Mesh:
@@ -164,6 +168,17 @@ def check_headline(experiment: Experiment, abstract: TrainState) -> None:
             f"cadence: the headline {task.headline} is a score, so every evaluation must score:"
             f" score_every is {every}, must be {evaluate_every}, as evaluate_every is"
         )
+
+
+def say_privacy(experiment: Experiment, data: Data, steps: int, say: Callable[[str], None]) -> None:
+    """Says what so many steps tell about an example, where training is private.
+
+    Raises:
+      UserError: it cannot be said.
+    """
+    privacy = experiment.optimization.privacy
+    if privacy is not None:
+        say(statement(privacy, steps, data.train))
 
 
 def over(experiment: Experiment, state: TrainState) -> bool:

@@ -13,6 +13,7 @@ from recattn_jax.data import Spec
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.precision import master
+from recattn_jax.training.privacy import private_gradient
 from recattn_jax.training.state import Batch, TrainState, bind, carry_rows
 
 STREAMS = ("dropout", "variational")
@@ -22,8 +23,8 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
     """Builds the pure step `(state, batch) -> (state, metrics)`.
 
     The gradient is that of sum(total) / sum(weight) over all micro-batches, so it does not depend
-    on how the batch was cut. Metrics are (total, weight) pairs, and `grad_norm` and
-    `learning_rate` as plain numbers.
+    on how the batch was cut; a private one is that of `Privacy`. Metrics are (total, weight) pairs,
+    and `grad_norm` and `learning_rate` as plain numbers.
     """
     model, task, how = experiment.model, experiment.task, experiment.optimization
 
@@ -36,12 +37,17 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
-        gradient = jax.grad(total_loss, has_aux=True)
+        if how.privacy is None:
+            gradient = jax.grad(total_loss, has_aux=True)
+        else:
+            gradient = private_gradient(total_loss, how.privacy, how.accumulate)
         if how.accumulate == 1:
             grads, (metrics, carry) = gradient(state.params, batch, state.carry, key)
         else:
             grads, metrics, carry = accumulate(gradient, state, batch, key)
-        weight = metrics["loss"].weight
+        # Private gradients are means of rows, whose number tells nothing.
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        weight = metrics["loss"].weight if how.privacy is None else rows
         grads = jax.tree.map(lambda g: g / weight, master(grads))
         updates, opt_state = how.optimizer.update(grads, state.opt_state, master(state.params))
         params = optax.apply_updates(state.params, updates)

@@ -164,6 +164,7 @@ def toy(**changes: Any) -> tuple[Experiment, Data]:
         "accumulate": 1,
         "ema_decay": None,
         "carry_state": False,
+        "privacy": None,
     }
     cadence = {
         "steps": 12,
