@@ -156,6 +156,7 @@ def language_model(
             save_every=c.save_every,
             keep=c.keep,
             patience=c.patience or None,
+            score_every=None,
         ),
         layout=Layout(
             mesh=MeshShape(data=c.mesh_data, fsdp=c.mesh_fsdp, model=c.mesh_model),

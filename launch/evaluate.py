@@ -1,17 +1,20 @@
-"""Evaluates a trained run and prints one line of JSON.
+"""Evaluates a trained run and prints one line of JSON; what explains its scores goes to stderr.
 
 python -m launch.evaluate --workdir=runs/a --split=validation
 """
 
+import functools
 import json
+import sys
 from collections.abc import Callable
 
 from absl import flags
 
 from launch import app
+from recattn_jax.data import Data
 from recattn_jax.errors import UserError
 from recattn_jax.training.evaluation import evaluate
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.runs import Run, load_run
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -27,11 +30,29 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         if flag_values.split not in data.evaluation:
             known = ", ".join(sorted(data.evaluation))
             raise UserError(f"--split={flag_values.split}: this run's data has {known}")
-        metrics = evaluate(run.experiment, run.params, data.evaluation[flag_values.split])
+        check_vocabularies(run, data)
+        pipeline = data.evaluation[flag_values.split]
+        say = functools.partial(print, file=sys.stderr)
+        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, say)
         line = {"workdir": str(run.path), "step": run.step, "split": flag_values.split} | metrics
         print(json.dumps(line), flush=True)
 
     return argv, main
+
+
+def check_vocabularies(run: Run, data: Data) -> None:
+    """Sees to it that ids mean what they meant in training.
+
+    Raises:
+      UserError: the data would make other vocabularies today.
+    """
+    for name in sorted(run.vocabularies.keys() | data.vocabularies.keys()):
+        stored, now = run.vocabularies.get(name), data.vocabularies.get(name)
+        if stored is None or now is None or stored.to_json() != now.to_json():
+            raise UserError(
+                f"the vocabulary {name!r} of {run.path} is not the one that its data make now;"
+                " have the training data changed? Evaluate on those that it was trained on"
+            )
 
 
 if __name__ == "__main__":

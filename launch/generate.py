@@ -7,12 +7,12 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from absl import flags
 
 from launch import app
-from recattn_jax.data import Tokenizer
+from recattn_jax.data import Tokenizer, Vocabulary
 from recattn_jax.decoding import Sampler, generate
 from recattn_jax.errors import UserError
 from recattn_jax.training.runs import load_run
@@ -45,12 +45,13 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     def main() -> None:
         sampler = Sampler(flag_values.temperature, flag_values.top_k, flag_values.top_p)
         run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
+        tokenizer = text_tokenizer(run.vocabularies)
         prompt = read_prompt(flag_values.prompt)
         ids = generate(
             run.experiment.model,
             run.params,
-            run.tokenizer.encode(prompt).tolist(),
-            separator=run.tokenizer.separator,
+            tokenizer.encode(prompt).tolist(),
+            separator=tokenizer.separator,
             n_tokens=flag_values.tokens,
             sampler=sampler,
             seed=flag_values.seed,
@@ -58,11 +59,24 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         )
         # A terminal that cannot show a character gets a question mark, not an end.
         sys.stdout.reconfigure(errors="replace")
-        for text in itertools.chain([prompt], texts(run.tokenizer, ids), ["\n"]):
+        for text in itertools.chain([prompt], texts(tokenizer, ids), ["\n"]):
             sys.stdout.write(text)
             sys.stdout.flush()
 
     return argv, main
+
+
+def text_tokenizer(vocabularies: Mapping[str, Vocabulary]) -> Tokenizer:
+    """The tokenizer of a language model.
+
+    Raises:
+      UserError: these are another task's.
+    """
+    tokenizer = vocabularies.get("text")
+    if len(vocabularies) != 1 or not isinstance(tokenizer, Tokenizer):
+        names = ", ".join(sorted(vocabularies))
+        raise UserError(f"only a language model goes on from a prompt; this run has {names}")
+    return tokenizer
 
 
 def texts(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:

@@ -10,7 +10,15 @@ from absl import flags
 
 from launch import app
 from recattn_jax.analysis.figures import loss_curves
-from recattn_jax.analysis.reports import RunSummary, as_markdown, as_text, curves, find_runs, table
+from recattn_jax.analysis.reports import (
+    RunSummary,
+    as_markdown,
+    as_text,
+    curves,
+    find_runs,
+    numbers,
+    table,
+)
 from recattn_jax.errors import UserError
 
 
@@ -30,7 +38,11 @@ def report(root: Path) -> None:
     rows = table(runs)
     damage = [f"{run.name}: {'; '.join(run.damage)}" for run in runs if run.damage]
     figures = draw(root, runs)
-    page = ["# Runs", "", as_markdown(rows), "", *(f"![{f.stem}]({f.name})" for f in figures)]
+    all_numbers = [line for run in runs for line in numbers(run)]
+    page = ["# Runs", "", as_markdown(rows), ""]
+    if all_numbers:
+        page += ["Best and last evaluations:", "", *(f"- {line}" for line in all_numbers), ""]
+    page += [*(f"![{f.stem}]({f.name})" for f in figures)]
     if damage:
         page += ["", "Damaged or unfinished folders:", "", *(f"- {line}" for line in damage)]
     try:
@@ -38,6 +50,8 @@ def report(root: Path) -> None:
     except PermissionError as error:
         raise UserError(f"--workdir={root}: the report cannot be written there") from error
     print(as_text(rows))
+    for line in all_numbers:
+        print(line)
     for line in damage:
         print(f"damaged: {line}")
     print(f"written: {', '.join(str(file) for file in (root / 'report.md', *figures))}")

@@ -33,7 +33,7 @@ FORBIDDEN = {
     "recattn_jax.interop": ("jax", "flax", "optax"),
 }
 # Not dependencies; only benchmarks may compare with them, where they are installed.
-STRANGERS = ("tensorflow", "keras", "torch")
+STRANGERS = ("tensorflow", "keras", "torch", "sklearn", "seqeval", "rouge_score")
 ORACLES = "experiments.benchmarks."
 
 

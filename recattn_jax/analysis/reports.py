@@ -12,7 +12,12 @@ from recattn_jax.errors import StorageError
 from recattn_jax.training.metrics import Record, read_records
 
 # What is shown for a run.json that is lost.
-_UNKNOWN: dict[str, Any] = {"config_file": "unknown", "ended": "unknown", "headline": "loss"}
+_UNKNOWN: dict[str, Any] = {
+    "config_file": "unknown",
+    "ended": "unknown",
+    "headline": "loss",
+    "maximise": False,
+}
 COLUMNS = ("run", "experiment", "changed", "ended", "step", "validation", "train loss", "minutes")
 
 
@@ -25,7 +30,8 @@ class RunSummary:
       experiment: the stem of the experiment file; "unknown" if the folder does not say.
       config: the numbers of the run.
       ended: how it ended; "running or killed" if it did not.
-      headline: the metric by which runs are compared; lower is better.
+      headline: the metric by which runs are compared.
+      maximise: whether more of it is better.
       records: the lines of `metrics.jsonl` that could be read.
       damage: what could not be read; empty if all could.
     """
@@ -35,18 +41,28 @@ class RunSummary:
     config: Mapping[str, Any]
     ended: str
     headline: str
+    maximise: bool
     records: Sequence[Record]
     damage: Sequence[str]
 
     @property
     def best(self) -> tuple[float, int] | None:
-        """The lowest validation headline and its step, if there was an evaluation."""
+        """The best validation headline and its step, if there was an evaluation."""
         found = [
             (record[self.headline], record["step"])
             for record in self.records
             if record["split"] == "validation" and math.isfinite(record[self.headline])
         ]
-        return min(found, default=None)
+        # Of equal ones the first.
+        return min(found, key=lambda pair: (self._rank(pair[0]), pair[1]), default=None)
+
+    @property
+    def rank(self) -> float:
+        """What runs of one headline are sorted by, the best first."""
+        return self._rank(self.best[0]) if self.best else math.inf
+
+    def _rank(self, headline: float) -> float:
+        return -headline if self.maximise else headline
 
 
 def find_runs(root: Path) -> list[RunSummary]:
@@ -65,7 +81,7 @@ def find_runs(root: Path) -> list[RunSummary]:
     marks = ("config.json", "run.json", "metrics.jsonl")
     folders = {path.parent for mark in marks for path in root.rglob(mark)}
     runs = [_read_run(folder, root) for folder in sorted(folders)]
-    return sorted(runs, key=lambda run: (run.experiment, run.headline, run.best or (math.inf, 0)))
+    return sorted(runs, key=lambda run: (run.experiment, run.headline, run.rank))
 
 
 def _read_run(folder: Path, root: Path) -> RunSummary:
@@ -78,6 +94,7 @@ def _read_run(folder: Path, root: Path) -> RunSummary:
         config=config,
         ended="running or killed" if record["ended"] == "killed" else str(record["ended"]),
         headline=str(record["headline"]),
+        maximise=record["maximise"] is True,
         records=_read_metrics(folder / "metrics.jsonl", str(record["headline"]), damage),
         damage=damage,
     )
@@ -152,6 +169,21 @@ def _row(run: RunSummary, peers: Sequence[RunSummary]) -> tuple[str, ...]:
         f"{training[-1]['loss']:.4f}" if training else "none yet",
         f"{run.records[-1]['seconds'] / 60:.1f}" if run.records else "none yet",
     )
+
+
+def numbers(run: RunSummary) -> list[str]:
+    """All numbers of the best evaluation and, where it is another, of the last one, a line each."""
+    records = [record for record in run.records if record["split"] == "validation"]
+    best = [record for record in records if run.best and record["step"] == run.best[1]]
+    lines = []
+    for record in [*best[:1], *(last for last in records[-1:] if last not in best[:1])]:
+        values = ", ".join(
+            f"{name} {value:.4g}"
+            for name, value in record.items()
+            if name not in ("step", "split", "seconds") and isinstance(value, float)
+        )
+        lines.append(f"{run.name}, step {record['step']}: {values}")
+    return lines
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:

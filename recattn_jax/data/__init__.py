@@ -6,10 +6,34 @@ A source becomes a stream of tokens, and a stream becomes batches:
     tokenizer = ByteTokenizer()
     rows = lambda stream, host, hosts: windows(stream, 32, 128, 0, host, hosts)
     data = text_data(source, tokenizer, "data", rows)
+
+Records, such as texts with labels, become examples, and examples become batches:
+
+    make = functools.partial(text_examples, length=64)
+    rows = lambda examples, host, hosts: bucketed(examples, 32, (16, 64), 0, host, hosts)
+    data = record_data(source.splits, source.summary(), vocabularies, make, rows)
 """
 
 from recattn_jax.data.builders import Documents, Source
-from recattn_jax.data.pipelines import Batches, Data, Pipeline, lanes, token_batch, windows
+from recattn_jax.data.examples import (
+    pair_examples,
+    record_data,
+    spell,
+    tagged_examples,
+    text_examples,
+)
+from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
+from recattn_jax.data.pipelines import (
+    Batches,
+    Data,
+    Pipeline,
+    Spec,
+    lanes,
+    token_batch,
+    windows,
+)
+from recattn_jax.data.records import Record
+from recattn_jax.data.rows import balanced, bucketed, packed
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
 from recattn_jax.data.stream import TokenStream, tokenize
 from recattn_jax.data.texts import text_data
@@ -20,6 +44,12 @@ from recattn_jax.data.tokenizers import (
     load_tokenizer,
     save_tokenizer,
 )
+from recattn_jax.data.vocabularies import (
+    Labels,
+    Vocabulary,
+    load_vocabularies,
+    save_vocabularies,
+)
 
 __all__ = [
     "Batches",
@@ -27,16 +57,36 @@ __all__ = [
     "CharTokenizer",
     "Data",
     "Documents",
+    "Examples",
+    "Kind",
+    "Labels",
+    "PAIRS",
     "Pipeline",
+    "Record",
     "Source",
+    "Spec",
+    "TAGGED",
+    "TAGGED_AND_LABELLED",
+    "TEXT",
     "TokenStream",
     "Tokenizer",
+    "Vocabulary",
+    "balanced",
+    "bucketed",
     "lanes",
     "load_tokenizer",
+    "load_vocabularies",
+    "packed",
+    "pair_examples",
     "prepared",
     "python_docs",
+    "record_data",
     "save_tokenizer",
+    "save_vocabularies",
+    "spell",
+    "tagged_examples",
     "text_data",
+    "text_examples",
     "text_file",
     "tiny_shakespeare",
     "token_batch",

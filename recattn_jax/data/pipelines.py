@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -18,21 +18,25 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
+from recattn_jax.data.records import Record
 from recattn_jax.data.stream import TokenStream
-from recattn_jax.data.tokenizers import Tokenizer
+from recattn_jax.data.vocabularies import Vocabulary
 from recattn_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
+Spec = dict[str, jax.ShapeDtypeStruct]
 
 # Building a batch takes far less time than any step, so one thread with little ahead is enough.
 _READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
 
 
 class Pipeline(abc.ABC):
-    """Abstract: batches of `inputs`, `targets` and `segments`, each int32[batch, length].
+    """Abstract: the batches of one split, in one shape or a few.
 
-    `targets` are the inputs one step later; `segments` is 0 on padding, and one more for each new
-    document; the target that ends a document (a separator) belongs to that document.
+    Every array has rows first, and the same number of them in every shape. `segments` is 0 on
+    padding, and tells what is packed into one row apart. In batches of tokens, `targets` are the
+    `inputs` one step later, all int32[batch, length]; the target that ends a document (a separator)
+    belongs to that document. For the other kinds see `examples.Kind`.
     """
 
     @property
@@ -42,13 +46,23 @@ class Pipeline(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of the global batch, all hosts' rows together."""
+    def specs(self) -> tuple[Spec, ...]:
+        """Shapes and dtypes of the global batches, all hosts' rows together; the widest last."""
+
+    @property
+    def spec(self) -> Spec:
+        """The widest of `specs`."""
+        return self.specs[-1]
+
+    @property
+    @abc.abstractmethod
+    def records(self) -> Sequence[Record] | None:
+        """What `example` in a batch counts, for scoring; None where batches are of a stream."""
 
     @property
     @abc.abstractmethod
     def steps_per_epoch(self) -> int:
-        """In how many batches the stream is read about once, rounded up."""
+        """In how many batches the split is read about once, rounded up."""
 
     @abc.abstractmethod
     def batches(self, start: int) -> "Batches":
@@ -67,13 +81,14 @@ class Data:
     """What an experiment trains on.
 
     Args:
-        tokenizer: of all pipelines.
+        vocabularies: of all pipelines, by name: "text" of a language model, "text" and "label" of a
+            classifier, ...
         train: read without an end.
         evaluation: pipelines by split, "validation" among them; read in single passes.
-        summary: one line for the log: what it is, how much, and the digest of its content.
+        summary: for the log: what it is, how much, and the digest of its content.
     """
 
-    tokenizer: Tokenizer
+    vocabularies: Mapping[str, Vocabulary]
     train: Pipeline
     evaluation: Mapping[str, Pipeline]
     summary: str
@@ -98,7 +113,7 @@ class Batches(contextlib.AbstractContextManager["Batches"], Iterator[Batch]):
         self._iterator.close()
 
 
-def token_batch(batch: int, length: int) -> dict[str, jax.ShapeDtypeStruct]:
+def token_batch(batch: int, length: int) -> Spec:
     """The shapes of a batch of token windows.
 
     Args:
@@ -192,11 +207,15 @@ class _Windows(Pipeline):
 
     @property
     def fingerprint(self) -> str:
-        return _digest("windows", self.stream, self.batch, self.length, self.seed)
+        return digest_of("windows", self.stream.digest, self.batch, self.length, self.seed)
 
     @property
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return token_batch(self.batch, self.length)
+    def specs(self) -> tuple[Spec, ...]:
+        return (token_batch(self.batch, self.length),)
+
+    @property
+    def records(self) -> None:
+        return None
 
     @property
     def _rows(self) -> int:
@@ -208,7 +227,7 @@ class _Windows(Pipeline):
 
     def batches(self, start: int) -> Batches:
         order = grain.MapDataset.range(self._rows).seed(self.seed).shuffle().repeat()
-        local = _local(self.batch, self.process_index, self.process_count)
+        local = local_rows(self.batch, self.process_index, self.process_count)
         rows, length, total = self._rows, self.length, len(self.stream.tokens)
 
         def make(step: int) -> Batch:
@@ -225,7 +244,7 @@ class _Windows(Pipeline):
 
     def epoch(self) -> Iterator[Batch]:
         targets = len(self.stream.tokens) - 1
-        local = _local(self.batch, self.process_index, self.process_count)
+        local = local_rows(self.batch, self.process_index, self.process_count)
         for first in range(0, -(-targets // self.length), self.batch):
             starts_B = (first + np.array(local, np.int64)) * self.length
             positions_BU = starts_B[:, None] + np.arange(self.length + 1)
@@ -244,11 +263,15 @@ class _Lanes(Pipeline):
 
     @property
     def fingerprint(self) -> str:
-        return _digest("lanes", self.stream, self.batch, self.length)
+        return digest_of("lanes", self.stream.digest, self.batch, self.length)
 
     @property
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        return token_batch(self.batch, self.length)
+    def specs(self) -> tuple[Spec, ...]:
+        return (token_batch(self.batch, self.length),)
+
+    @property
+    def records(self) -> None:
+        return None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -256,7 +279,7 @@ class _Lanes(Pipeline):
 
     def batches(self, start: int) -> Batches:
         total = len(self.stream.tokens)
-        local = _local(self.batch, self.process_index, self.process_count)
+        local = local_rows(self.batch, self.process_index, self.process_count)
         starts_B = np.array(local, np.int64) * total // self.batch
 
         def make(step: int) -> Batch:
@@ -267,7 +290,7 @@ class _Lanes(Pipeline):
     def epoch(self) -> Iterator[Batch]:
         targets = len(self.stream.tokens) - 1
         stretch = -(-targets // self.batch)
-        local = np.array(_local(self.batch, self.process_index, self.process_count), np.int64)
+        local = np.array(local_rows(self.batch, self.process_index, self.process_count), np.int64)
         starts_B = np.minimum(local * stretch, targets)
         ends_B = np.minimum(starts_B + stretch, targets)
         for read in range(0, stretch, self.length):
@@ -295,13 +318,9 @@ class _Lanes(Pipeline):
 
 
 def _check(stream: TokenStream, batch: int, length: int, process_count: int) -> None:
-    if batch < 1 or length < 1:
-        raise UserError(f"batch and length: expected 1 or more, found {batch} and {length}")
-    if batch % process_count:
-        raise UserError(
-            f"batch: {batch} rows cannot be shared by {process_count} hosts; "
-            f"give a multiple of {process_count}"
-        )
+    if length < 1:
+        raise UserError(f"length: expected 1 or more, found {length}")
+    check_rows(batch, process_count)
     if len(stream.tokens) <= length:
         raise UserError(
             f"length: a row of {length} tokens is longer than the {stream.name} split, which has "
@@ -309,7 +328,23 @@ def _check(stream: TokenStream, batch: int, length: int, process_count: int) -> 
         )
 
 
-def _local(batch: int, process_index: int, process_count: int) -> range:
+def check_rows(batch: int, process_count: int) -> None:
+    """Sees to it that hosts can share a batch.
+
+    Raises:
+        UserError: if they cannot, or there is no row.
+    """
+    if batch < 1:
+        raise UserError(f"batch: expected 1 or more, found {batch}")
+    if batch % process_count:
+        raise UserError(
+            f"batch: {batch} rows cannot be shared by {process_count} hosts; "
+            f"give a multiple of {process_count}"
+        )
+
+
+def local_rows(batch: int, process_index: int, process_count: int) -> range:
+    """Returns which rows of the global batch are this host's."""
     rows = batch // process_count
     return range(process_index * rows, (process_index + 1) * rows)
 
@@ -335,7 +370,14 @@ def _pad(batch: Batch, real_BT: np.ndarray) -> Batch:
     return {name: np.where(real_BT, value, 0).astype(np.int32) for name, value in batch.items()}
 
 
-def _digest(kind: str, stream: TokenStream, *arguments: Any) -> str:
+def digest_of(kind: str, content: str, *arguments: Any) -> str:
+    """Returns the fingerprint of a pipeline.
+
+    Args:
+        kind: its name.
+        content: digest of what it reads.
+        arguments: all else that determines its batches.
+    """
     # The number is that of the recipe: raise it when the same arguments give other batches.
-    parts = json.dumps([1, kind, stream.digest, *arguments])
+    parts = json.dumps([1, kind, content, *arguments])
     return hashlib.sha256(parts.encode()).hexdigest()

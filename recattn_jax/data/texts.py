@@ -28,7 +28,7 @@ def text_data(
             `lanes` with all else bound.
 
     Returns:
-        The tokenizer, the training pipeline and those of the other splits.
+        The tokenizer as vocabulary "text", the training pipeline and those of the other splits.
 
     Raises:
         UserError: if there is no "train", or a split is too short for the pipeline or does not
@@ -46,4 +46,4 @@ def text_data(
         split: pipeline(tokenize(source, split, tokenizer, cache_dir), *hosts)
         for split in source.splits
     }
-    return Data(tokenizer, pipelines.pop("train"), pipelines, source.summary())
+    return Data({"text": tokenizer}, pipelines.pop("train"), pipelines, source.summary())

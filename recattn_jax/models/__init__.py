@@ -3,6 +3,7 @@
 from recattn_jax.models.encoder_decoder import EncoderDecoder
 from recattn_jax.models.readouts import (
     AttentionPooled,
+    Joint,
     Last,
     Max,
     Mean,
@@ -16,6 +17,7 @@ from recattn_jax.models.sequence_model import SequenceModel
 __all__ = [
     "AttentionPooled",
     "EncoderDecoder",
+    "Joint",
     "Last",
     "Max",
     "Mean",

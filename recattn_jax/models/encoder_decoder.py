@@ -5,8 +5,9 @@ import dataclasses
 import flax.linen as nn
 
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.models.readouts import Predictions
 from recattn_jax.models.sequence_model import SequenceModel
-from recattn_jax.shapes import Array, Float, State
+from recattn_jax.shapes import Array, State
 
 
 class EncoderDecoder(nn.Module):
@@ -74,7 +75,7 @@ class EncoderDecoder(nn.Module):
 
     def decode(
         self, target: Array, state: State | None, context: Context
-    ) -> tuple[Float[Array, "B T V"], State]:
+    ) -> tuple[Predictions, State]:
         """Predicts from T >= 1 steps of the target.
 
         Args:
@@ -100,7 +101,7 @@ class EncoderDecoder(nn.Module):
         target: Array,
         source_context: Context = Context(),
         target_context: Context = Context(),
-    ) -> tuple[Float[Array, "B T V"], State]:
+    ) -> tuple[Predictions, State]:
         """Encodes the source and predicts from the whole target.
 
         Args:

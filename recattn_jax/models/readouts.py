@@ -1,16 +1,20 @@
 """Readouts: from the outputs of a body to predictions in float32."""
 
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from recattn_jax.kernels.attention import safe_softmax
 from recattn_jax.kernels.precision import wide
-from recattn_jax.layers.base import Context
+from recattn_jax.layers.base import Context, refuse_shared
 from recattn_jax.layers.pointwise import Embed
 from recattn_jax.shapes import Activations, Array, Float, Mask, Segments
+
+Predictions = Float[Array, "B ..."] | tuple[Any, ...]
+"""Of every step `[B, T, V]`, of the whole row `[B, V]`, or a tuple of both from `Joint`."""
 
 
 class Readout(nn.Module):
@@ -19,10 +23,12 @@ class Readout(nn.Module):
     Predictions are float32 (float64 where x is) whatever the dtype of x.
     """
 
-    streams: ClassVar[bool]
-    """Whether the prediction at a step needs no later step."""
+    @property
+    def streams(self) -> bool:
+        """Whether the prediction at a step needs no later step."""
+        raise NotImplementedError
 
-    def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B ..."]:
+    def __call__(self, x: Activations, context: Context = Context()) -> Predictions:
         """Predicts.
 
         Args:
@@ -30,7 +36,7 @@ class Readout(nn.Module):
           context: side inputs; `segments` say which steps are real.
 
         Returns:
-          `[B, T, V]`, or `[B, V]` where the steps are pooled.
+          `[B, T, V]`, or `[B, V]` where the steps are pooled; `Joint` gives a tuple.
         """
         raise NotImplementedError
 
@@ -144,8 +150,9 @@ def _refuse_packed(readout: Pooled, segments: Segments) -> None:
     """Outside of jit, where the numbers can be seen, packed rows are refused."""
     if isinstance(segments, jax.core.Tracer):
         return
-    lowest_B1 = jnp.min(jnp.where(segments > 0, segments, segments.max()), axis=1, keepdims=True)
-    if bool(jnp.any((segments > 0) & (segments != lowest_B1))):
+    numbers = np.asarray(segments)  # a constant inside of jit stays one only for numpy
+    lowest_B1 = np.min(np.where(numbers > 0, numbers, numbers.max()), axis=1, keepdims=True)
+    if np.any((numbers > 0) & (numbers != lowest_B1)):
         raise ValueError(
             f"{type(readout).__name__}: context.segments has several documents in a row, and a row "
             "is pooled to one prediction; give one document a row"
@@ -234,6 +241,39 @@ class AttentionPooled(Pooled):
         weights_BT = safe_softmax(scores_BT, real)
         self.sow("intermediates", "weights", weights_BT)
         return jnp.einsum("bt,btd->bd", weights_BT, x, preferred_element_type=wide(x.dtype))
+
+
+class Joint(Readout):
+    """Several readouts of the same outputs, such as a tag for every step and an intent for the row.
+
+    Attributes:
+      readouts: each predicts by itself.
+
+    Call: `[B, T, D] ->` the tuple of their predictions.
+
+    Raises:
+      ValueError: if one instance stands in two places.
+
+    >>> joint = Joint((PerStep(4), Mean(3)))
+    >>> [y.shape for y in joint.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]]
+    [(2, 5, 4), (2, 3)]
+
+    Liu and Lane, Attention-based recurrent neural network models for joint intent detection and
+    slot filling, 2016, arXiv:1609.01454.
+    """
+
+    readouts: tuple[Readout, ...]
+
+    def __post_init__(self) -> None:
+        refuse_shared(self, self.readouts)
+        super().__post_init__()
+
+    @property
+    def streams(self) -> bool:
+        return all(readout.streams for readout in self.readouts)
+
+    def __call__(self, x: Activations, context: Context = Context()) -> tuple[Any, ...]:
+        return tuple(readout(x, context) for readout in self.readouts)
 
 
 def _affine(

@@ -4,8 +4,8 @@ import flax.linen as nn
 import jax
 
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.models.readouts import Readout
-from recattn_jax.shapes import Array, Float, State
+from recattn_jax.models.readouts import Predictions, Readout
+from recattn_jax.shapes import Array, State
 
 
 class SequenceModel(nn.Module):
@@ -50,7 +50,7 @@ class SequenceModel(nn.Module):
         inputs: Array,
         state: State | None = None,
         context: Context = Context(),
-    ) -> tuple[Float[Array, "B ..."], State]:
+    ) -> tuple[Predictions, State]:
         """Predicts from T >= 1 steps.
 
         Args:
@@ -59,8 +59,8 @@ class SequenceModel(nn.Module):
           context: segments and memory, for all layers and the readout.
 
         Returns:
-          Predictions, float32, `[B, T, V]`, or `[B, V]` from a readout that pools the steps; and
-          the state after the inputs.
+          Predictions, float32, `[B, T, V]`, or `[B, V]` from a readout that pools the steps, or a
+          tuple of such from `Joint`; and the state after the inputs.
         """
         before: tuple[State, State] = (None, None)
         if state is not None and jax.tree.leaves(state):

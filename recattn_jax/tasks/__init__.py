@@ -1,6 +1,36 @@
 """Tasks: what a batch means, the loss that is minimised and the metrics that are reported."""
 
-from recattn_jax.tasks.base import Apply, Batch, Mean, Metrics, Task
+from recattn_jax.tasks import losses
+from recattn_jax.tasks.base import (
+    Apply,
+    Batch,
+    Mean,
+    Metrics,
+    Perplexity,
+    Scored,
+    Task,
+)
+from recattn_jax.tasks.classification import Classification
 from recattn_jax.tasks.language_model import LanguageModel
+from recattn_jax.tasks.sequence_to_sequence import SequenceToSequence
+from recattn_jax.tasks.tagging import Tagging
+from recattn_jax.tasks.text_scores import Bleu, ExactMatch, Rouge, TextScore
 
-__all__ = ["Apply", "Batch", "LanguageModel", "Mean", "Metrics", "Task"]
+__all__ = [
+    "Apply",
+    "Batch",
+    "Bleu",
+    "Classification",
+    "ExactMatch",
+    "LanguageModel",
+    "Mean",
+    "Metrics",
+    "Perplexity",
+    "Rouge",
+    "Scored",
+    "SequenceToSequence",
+    "Tagging",
+    "Task",
+    "TextScore",
+    "losses",
+]

@@ -10,6 +10,7 @@ from recattn_jax.training.experiment import (
     Rule,
 )
 from recattn_jax.training.loop import Outcome, fit
+from recattn_jax.training.privacy import Privacy
 from recattn_jax.training.runs import Run, RunFolder, load_experiment_file, load_run
 from recattn_jax.training.sharding import DEFAULT_RULES
 
@@ -21,6 +22,7 @@ __all__ = [
     "MeshShape",
     "Optimization",
     "Outcome",
+    "Privacy",
     "Rule",
     "Run",
     "RunFolder",

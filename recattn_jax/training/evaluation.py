@@ -1,20 +1,25 @@
-"""Evaluation: one ordered pass over a split, sums divided last."""
+"""Evaluation: one pass over a split, sums divided last, and what becomes of the predictions."""
 
-import math
+import operator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from recattn_jax.data import Pipeline
+from recattn_jax.data import Pipeline, Spec, Vocabulary
+from recattn_jax.errors import UserError
+from recattn_jax.tasks.base import Metric, Scored, reported
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment, MeshShape
-from recattn_jax.training.state import abstract_carry, carry_rows, zeros
-from recattn_jax.training.step import make_eval_step
+from recattn_jax.training.state import Batch, abstract_carry, carry_rows, zeros
+from recattn_jax.training.step import PerShape, make_eval_step
 
 
 class Evaluator:
     """The evaluation step, compiled for the batches of one pipeline on one mesh (which is set).
+
+    Where the task scores predictions, so is the step that predicts.
 
     Args:
       experiment: model and task.
@@ -23,13 +28,12 @@ class Evaluator:
       mesh: the mesh.
 
     Raises:
-      UserError: the mesh does not divide the pipeline's batches.
+      UserError: the pipeline does not fit the experiment or the mesh.
     """
 
     def __init__(self, experiment: Experiment, params: Any, pipeline: Pipeline, mesh: Mesh):
-        sharding.check_batch(pipeline.spec, mesh, 1)
-        self._spec = pipeline.spec
-        self._shardings = sharding.batch_shardings(pipeline.spec, mesh)
+        check_pipeline(experiment, pipeline, mesh)
+        self._task = experiment.task
         self._carry: Any = ()
         places: Any = ()
         if experiment.optimization.carry_state:
@@ -38,55 +42,155 @@ class Evaluator:
             places = sharding.carry_shardings(shapes, rows, mesh)
             self._carry = jax.jit(lambda: zeros(shapes), out_shardings=places)()
         stored = jax.tree.map(lambda leaf: leaf.sharding, params)
-        step = jax.jit(
-            make_eval_step(experiment),
-            in_shardings=(stored, places, self._shardings),
-            out_shardings=(sharding.replicated(mesh), places),
-        )
-        self._step = step.lower(params, self._carry, dict(pipeline.spec)).compile()
+        everywhere = sharding.replicated(mesh)
+
+        def evaluation(spec: Spec) -> jax.stages.Compiled:
+            step = jax.jit(
+                make_eval_step(experiment),
+                in_shardings=(stored, places, sharding.batch_shardings(spec, mesh)),
+                out_shardings=(everywhere, places),
+            )
+            return step.lower(params, self._carry, dict(spec)).compile()
+
+        def prediction(spec: Spec) -> jax.stages.Compiled:
+            def predict(params: Any, batch: Batch) -> Any:
+                assert isinstance(experiment.task, Scored)
+                predicted = experiment.task.predict(experiment.model, {"params": params}, batch)
+                return batch["example"], predicted
+
+            step = jax.jit(
+                predict,
+                in_shardings=(stored, sharding.batch_shardings(spec, mesh)),
+                out_shardings=everywhere,
+            )
+            return step.lower(params, dict(spec)).compile()
+
+        self._evaluate = PerShape(pipeline.specs, mesh, evaluation)
+        if isinstance(experiment.task, Scored):
+            self._predict = PerShape(pipeline.specs, mesh, prediction)
 
     def __call__(self, params: Any, pipeline: Pipeline) -> dict[str, float]:
-        """Metrics of one pass over the pipeline, each a mean over all that it counted."""
+        """Metrics of one pass over the pipeline, each over all that it counted."""
         carry, pending = self._carry, None
-        sums: dict[str, list[tuple[float, float]]] = {}
+        parts: dict[str, list[Metric]] = {}
         for rows in pipeline.epoch():
-            batch = sharding.place(rows, self._spec, self._shardings)
-            metrics, carry = self._step(params, carry, batch)
-            _collect(sums, pending)
+            metrics, carry = self._evaluate(params, carry, rows=rows)
+            _collect(parts, pending)
             pending = metrics
-        _collect(sums, pending)
-        return {name: _divide(pairs) for name, pairs in sums.items()}
+        _collect(parts, pending)
+        return {name: reported(some) for name, some in parts.items()}
+
+    def predictions(self, params: Any, pipeline: Pipeline) -> list[Any]:
+        """What a task that scores predicts: a row of every leaf for each record, in their order.
+
+        Raises:
+          ValueError: a record is not once in a pass over the pipeline.
+        """
+        found: list[tuple[int, Any]] = []
+        for rows in pipeline.epoch():
+            examples_B, predicted = jax.device_get(self._predict(params, rows=rows))
+            found += [
+                (int(example), jax.tree.map(operator.itemgetter(row), predicted))
+                for row, example in enumerate(examples_B)
+                if example >= 0
+            ]
+        found.sort(key=operator.itemgetter(0))
+        records = len(pipeline.records or ())
+        if [example for example, _ in found] != list(range(records)):
+            raise ValueError(f"{len(found)} predictions for {records} records, not one for each")
+        return [prediction for _, prediction in found]
+
+    def scores(
+        self,
+        params: Any,
+        pipeline: Pipeline,
+        vocabularies: Mapping[str, Vocabulary],
+        say: Callable[[str], None] | None,
+    ) -> dict[str, float]:
+        """What the task makes of its predictions for one pass; nothing if it scores none.
+
+        Args:
+          params: parameters.
+          pipeline: what to read, once.
+          vocabularies: of the data.
+          say: where lines go that explain the scores to a person; None for nowhere.
+        """
+        if not isinstance(self._task, Scored) or pipeline.records is None:
+            return {}
+        predictions = self.predictions(params, pipeline)
+        if say is not None:
+            say(self._task.explain(predictions, pipeline.records, vocabularies))
+        return self._task.score(predictions, pipeline.records, vocabularies)
 
 
-def _collect(sums: dict[str, list[tuple[float, float]]], metrics: Any) -> None:
+def check_pipeline(experiment: Experiment, pipeline: Pipeline, mesh: Mesh) -> None:
+    """Sees to it that a pipeline can be evaluated.
+
+    Raises:
+      UserError: the mesh does not divide its batches, the task scores records and it has none, or
+        its rows cannot go on from batch to batch and the model's state does.
+    """
+    for spec in pipeline.specs:
+        sharding.check_batch(spec, mesh, 1)
+    if isinstance(experiment.task, Scored) and pipeline.records is None:
+        raise UserError(
+            f"{type(experiment.task).__name__} scores records, and the pipeline has none; make it"
+            " with bucketed or packed"
+        )
+    check_carry(experiment, pipeline)
+
+
+def check_carry(experiment: Experiment, pipeline: Pipeline) -> None:
+    """Sees to it that the model's state is not carried from one example to another.
+
+    Raises:
+      UserError: it would be.
+    """
+    if experiment.optimization.carry_state and pipeline.records is not None:
+        raise UserError(
+            "carry_state needs rows that go on in the next batch, and rows of examples do not;"
+            " set it to False, or use lanes"
+        )
+
+
+def _collect(parts: dict[str, list[Metric]], metrics: Any) -> None:
     if metrics is None:
         return
-    for name, mean in jax.device_get(metrics).items():
-        sums.setdefault(name, []).append((float(mean.total), float(mean.weight)))
+    for name, metric in jax.device_get(metrics).items():
+        parts.setdefault(name, []).append(metric)
 
 
-def _divide(pairs: list[tuple[float, float]]) -> float:
-    weight = math.fsum(weight for _, weight in pairs)
-    return math.fsum(total for total, _ in pairs) / weight if weight else math.nan
-
-
-def evaluate(experiment: Experiment, params: Any, pipeline: Pipeline) -> dict[str, float]:
-    """Evaluates parameters, as in `evaluate(run.experiment, run.params, data.evaluation["test"])`.
+def evaluate(
+    experiment: Experiment,
+    params: Any,
+    pipeline: Pipeline,
+    vocabularies: Mapping[str, Vocabulary],
+    say: Callable[[str], None] | None = None,
+) -> dict[str, float]:
+    """Evaluates parameters, with all scores.
 
     Args:
       experiment: model and task. Its mesh is used where this machine has the devices for it, one
         device otherwise.
       params: parameters.
-      pipeline: what to read, once and in order.
+      pipeline: what to read, once.
+      vocabularies: of the data, for scores.
+      say: where lines go that explain the scores to a person, such as a confusion matrix; None for
+        nowhere.
 
     Returns:
-      Every metric of the task, as a mean.
+      Every metric of the task and every score.
+
+    Example:
+      data = run.experiment.data()
+      evaluate(run.experiment, run.params, data.evaluation["test"], run.vocabularies)
     """
     shape = experiment.layout.mesh
-    if not sharding.fits(shape, pipeline.spec):
+    if not sharding.fits(shape, pipeline.specs):
         shape = MeshShape(data=1)
     mesh = sharding.make_mesh(shape)
     with jax.set_mesh(mesh):
         shardings = sharding.follow_parameters(params, params, experiment.layout, mesh)
         params = jax.device_put(params, shardings)
-        return Evaluator(experiment, params, pipeline, mesh)(params, pipeline)
+        evaluator = Evaluator(experiment, params, pipeline, mesh)
+        return evaluator(params, pipeline) | evaluator.scores(params, pipeline, vocabularies, say)

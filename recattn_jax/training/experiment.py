@@ -10,7 +10,9 @@ from flax import linen as nn
 from jax.sharding import Mesh, PartitionSpec
 
 from recattn_jax.data import Data
+from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Task
+from recattn_jax.training.privacy import Privacy
 
 Rule = tuple[str, Callable[[tuple[int, ...], Mesh], PartitionSpec]]
 """(regex on the parameter path, (shape, mesh) -> spec); the first regex that is found wins."""
@@ -37,6 +39,11 @@ class Optimization:
     accumulate: int
     ema_decay: float | None
     carry_state: bool
+    privacy: Privacy | None = None
+
+    def __post_init__(self) -> None:
+        if self.privacy is not None and self.carry_state:
+            raise UserError("privacy: no guarantee covers a carried state; set carry_state=False")
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,8 @@ class Cadence:
       save_every: a checkpoint each so many steps, after the last, and at each better evaluation.
       keep: how many of the latest checkpoints stay; the best one stays besides.
       patience: stop after so many evaluations in a row without a better headline; None for never.
+      score_every: where the task scores predictions, an evaluation does so each so many steps, a
+        multiple of `evaluate_every`, and the last one always; None for the last one alone.
     """
 
     steps: int
@@ -58,6 +67,7 @@ class Cadence:
     save_every: int
     keep: int
     patience: int | None
+    score_every: int | None
 
 
 @dataclass(frozen=True)
@@ -98,10 +108,12 @@ class Experiment:
     """All that defines a run; building one opens no data and no device.
 
     Args:
-      model: unbound module, `(inputs, state, context) -> (outputs, state)`.
+      model: unbound module, `(inputs, state, context) -> (outputs, state)`, or another call,
+        that of the task, as `SequenceToSequence` makes of an `EncoderDecoder`.
       task: turns the bound model and a batch into metrics, `metrics["loss"]` being minimised.
-      data: opens tokenizer and pipelines; called once, by whoever starts the run.
-      batch: shapes and dtypes of the global batch, as `data().train.spec` gives them.
+      data: opens vocabularies and pipelines; called once, by whoever starts the run.
+      batch: shapes and dtypes of the global batch, as `data().train.spec` gives them; the widest,
+        where there are several.
       optimization: how parameters move.
       cadence: when to log, evaluate, save and stop.
       layout: mesh, sharding rules, storage precision.

@@ -14,12 +14,14 @@ from jax.sharding import Mesh
 
 from recattn_jax.data import Data
 from recattn_jax.errors import Interrupted, NonFiniteError, UserError
+from recattn_jax.tasks.base import Scored
 from recattn_jax.training import sharding
 from recattn_jax.training.checkpoints import Checkpoints
-from recattn_jax.training.evaluation import Evaluator
+from recattn_jax.training.evaluation import Evaluator, check_carry, check_pipeline
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.interruption import Interruption
 from recattn_jax.training.metrics import Console, MetricsLog, Record, mean_values, read_records
+from recattn_jax.training.privacy import statement
 from recattn_jax.training.runs import RunFolder
 from recattn_jax.training.state import (
     Stopping,
@@ -29,7 +31,7 @@ from recattn_jax.training.state import (
     create_state,
     state_shardings,
 )
-from recattn_jax.training.step import compile_train_step
+from recattn_jax.training.step import PerShape, compile_train_step, make_eval_step
 from recattn_jax.training.timing import Clock, Profile
 
 
@@ -40,7 +42,7 @@ class Outcome:
     Args:
       step: the last step taken.
       reason: "finished", "stopped early" or "already done".
-      metrics: of the last evaluation of the validation split.
+      metrics: of the last evaluation of the validation split, scores included.
       best_step: step of the best evaluation.
       best: its headline.
       training_seconds: first to last step of this attempt, evaluations included, compilation not.
@@ -85,8 +87,10 @@ def fit(
     """
     mesh = check(experiment, data)
     abstract = abstract_state(experiment)
+    check_headline(experiment, abstract)
     if initial_params is not None:
         check_params(initial_params, abstract.params)
+    say_privacy(experiment, data, experiment.cadence.steps, say)
     run.begin(experiment, data)
     with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
@@ -109,7 +113,9 @@ def fit(
                 training = Training(
                     experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
                 )
-                return training.go_on(state, profile_steps)
+                ended = training.go_on(state, profile_steps)
+    say_privacy(experiment, data, ended.step, say)
+    return ended
 
 
 def check(experiment: Experiment, data: Data) -> Mesh:
@@ -130,9 +136,49 @@ def check(experiment: Experiment, data: Data) -> Mesh:
             f" {dict(experiment.batch)}"
         )
     mesh = sharding.make_mesh(experiment.layout.mesh)
-    sharding.check_batch(experiment.batch, mesh, experiment.optimization.accumulate)
-    sharding.check_batch(data.evaluation["validation"].spec, mesh, 1)
+    for spec in data.train.specs:
+        sharding.check_batch(spec, mesh, experiment.optimization.accumulate)
+    check_carry(experiment, data.train)
+    check_pipeline(experiment, data.evaluation["validation"], mesh)
     return mesh
+
+
+def check_headline(experiment: Experiment, abstract: TrainState) -> None:
+    """Sees to it that every evaluation has the number that runs are compared by.
+
+    Raises:
+      UserError: it is a score, and not every evaluation scores; or `score_every` fits none.
+    """
+    task, every, evaluate_every = (
+        experiment.task,
+        experiment.cadence.score_every,
+        experiment.cadence.evaluate_every,
+    )
+    if not isinstance(task, Scored):
+        return
+    if every is not None and (every < 1 or every % evaluate_every):
+        raise UserError(
+            f"cadence: score_every is {every}, must be a multiple of evaluate_every,"
+            f" {evaluate_every}, or None"
+        )
+    step = make_eval_step(experiment)
+    metrics, _ = jax.eval_shape(step, abstract.params, abstract.carry, dict(experiment.batch))
+    if task.headline not in metrics and every != evaluate_every:
+        raise UserError(
+            f"cadence: the headline {task.headline} is a score, so every evaluation must score:"
+            f" score_every is {every}, must be {evaluate_every}, as evaluate_every is"
+        )
+
+
+def say_privacy(experiment: Experiment, data: Data, steps: int, say: Callable[[str], None]) -> None:
+    """Says what so many steps tell about an example, where training is private.
+
+    Raises:
+      UserError: it cannot be said.
+    """
+    privacy = experiment.optimization.privacy
+    if privacy is not None:
+        say(statement(privacy, steps, data.train))
 
 
 def over(experiment: Experiment, state: TrainState) -> bool:
@@ -191,8 +237,11 @@ class Training:
         self.console = console
         self.interruption = interruption
         shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        self.batch_shardings = sharding.batch_shardings(experiment.batch, mesh)
-        self.train_step = compile_train_step(experiment, abstract, shardings, mesh)
+        self.train_step = PerShape(
+            data.train.specs,
+            mesh,
+            lambda spec: compile_train_step(experiment, abstract, shardings, mesh, spec),
+        )
         params = abstract.params if abstract.ema is None else abstract.ema
         self.evaluator = Evaluator(experiment, params, data.evaluation["validation"], mesh)
         self.clock = Clock()
@@ -228,8 +277,7 @@ class Training:
                 if interrupted:
                     self.stop(step)
                 profile.before(step + 1)
-                batch = sharding.place(next(batches), self.experiment.batch, self.batch_shardings)
-                state, metrics = self.train_step(state, batch)
+                state, metrics = self.train_step(state, rows=next(batches))
                 self.read(pending)
                 step += 1
                 pending = step, metrics
@@ -276,17 +324,31 @@ class Training:
     def evaluate(self, state: TrainState) -> tuple[TrainState, bool]:
         """Evaluates, counts for early stopping, says whether the headline is the best so far."""
         params = state.params if state.ema is None else state.ema
-        values = self.evaluator(params, self.data.evaluation["validation"])
-        record: Record = {"step": int(state.step), "split": "validation", **values}
+        pipeline, step = self.data.evaluation["validation"], int(state.step)
+        values = self.evaluator(params, pipeline)
+        every, last = self.cadence.score_every, step == self.cadence.steps
+        scored = last or (every is not None and step % every == 0)
+        if scored:
+            say = self.console.line if last else None
+            values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
+        state, better = self.judge(state, values[self.experiment.task.headline])
+        if not scored and impatient(self.experiment, state):
+            say = self.console.line
+            values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
+        record: Record = {"step": step, "split": "validation", **values}
         self.log.write(record)
         self.log.flush()
         self.console.evaluation(record)
         self.clock.restart()
-        headline = values[self.experiment.task.headline]
+        return state, better
+
+    def judge(self, state: TrainState, headline: float) -> tuple[TrainState, bool]:
+        """Counts for early stopping; says whether a headline is the best so far."""
         # As the state keeps it, in float32, or a resumed run might decide otherwise.
-        better = bool(jnp.float32(headline) < state.stopping.best)
+        now, best = jnp.float32(headline), state.stopping.best
+        better = bool(now > best if self.experiment.task.maximise else now < best)
         stopping = Stopping(
-            best=jnp.float32(headline) if better else state.stopping.best,
+            best=now if better else best,
             best_step=state.step if better else state.stopping.best_step,
             worse=jnp.int32(0) if better else state.stopping.worse + 1,
         )

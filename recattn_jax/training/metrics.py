@@ -1,7 +1,6 @@
 """Where numbers go: `metrics.jsonl` (every step once, whatever happens), TensorBoard, console."""
 
 import json
-import math
 import os
 import sys
 import time
@@ -14,16 +13,14 @@ import tensorboardX
 from tqdm import tqdm
 
 from recattn_jax.errors import StorageError
+from recattn_jax.tasks.base import reported
 
 Record = dict[str, Any]
 
 
 def mean_values(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Divides (total, weight) pairs of host numbers; a weight of zero gives nan."""
-    return {
-        name: float(mean.total) / float(mean.weight) if float(mean.weight) else math.nan
-        for name, mean in metrics.items()
-    }
+    """What metrics of one batch, as host numbers, amount to; a weight of zero gives nan."""
+    return {name: reported([metric]) for name, metric in metrics.items()}
 
 
 def read_records(path: Path) -> list[Record]:

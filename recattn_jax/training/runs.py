@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from recattn_jax.data import Data, Tokenizer, load_tokenizer, save_tokenizer
+from recattn_jax.data import Data, Vocabulary, load_vocabularies, save_vocabularies
 from recattn_jax.errors import RunError, UserError
 from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import Experiment
@@ -44,7 +44,7 @@ class Run:
       config: the config that the run was started with.
       experiment: built from `config`.
       params: parameters (their moving average where the run kept one).
-      tokenizer: the run's tokenizer.
+      vocabularies: the run's tokenizers and labels, by name.
       step: the step that `params` come from.
     """
 
@@ -52,15 +52,15 @@ class Run:
     config: Any
     experiment: Experiment
     params: Any
-    tokenizer: Tokenizer
+    vocabularies: Mapping[str, Vocabulary]
     step: int
 
 
 class RunFolder:
     """The folder of one run; `open` checks, `begin` writes.
 
-    Holds `config.json`, `run.json`, `model.txt`, `tokenizer.json`, `metrics.jsonl`, `tensorboard/`,
-    `checkpoints/`, and `profile/` when a trace was asked for.
+    Holds `config.json`, `run.json`, `model.txt`, `vocabularies.json`, `metrics.jsonl`,
+    `tensorboard/`, `checkpoints/`, and `profile/` when a trace was asked for.
     """
 
     def __init__(
@@ -71,6 +71,7 @@ class RunFolder:
         self.config_file = config_file
         self.argv = list(argv)
         self.headline = ""
+        self.maximise = False
         self.training_seconds = 0.0
 
     @property
@@ -125,12 +126,13 @@ class RunFolder:
         except OSError as error:
             raise UserError(f"cannot create the workdir {self.path}: {error.strerror}") from error
         self.headline = experiment.task.headline
+        self.maximise = experiment.task.maximise
         if jax.process_index() != 0:
             return
         write_atomically(self.path / "model.txt", model_text(experiment))
-        partial = self.path / "tokenizer.json.partial"
-        save_tokenizer(data.tokenizer, partial)
-        os.replace(partial, self.path / "tokenizer.json")
+        partial = self.path / "vocabularies.json.partial"
+        save_vocabularies(data.vocabularies, partial)
+        os.replace(partial, self.path / "vocabularies.json")
         # Last, since it is what makes a folder a run.
         write_atomically(self.path / "config.json", json.dumps(self.config, indent=2) + "\n")
 
@@ -154,6 +156,7 @@ class RunFolder:
             "argv": self.argv,
             "config_file": self.config_file,
             "headline": self.headline,
+            "maximise": self.maximise,
             "commit": _commit(),
             "versions": _versions(),
         }
@@ -215,7 +218,7 @@ def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
 
     Args:
       path: the run's folder.
-      checkpoint: "best" (lowest headline in an evaluation), "last", or a step.
+      checkpoint: "best" (by the headline of its evaluation), "last", or a step.
 
     Raises:
       UserError: no run there, or no such checkpoint.
@@ -251,8 +254,8 @@ def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
         params, step = checkpoints.restore_params(checkpoint, shapes)
     finally:
         checkpoints.close()
-    tokenizer = load_tokenizer(path / "tokenizer.json")
-    return Run(path, config, experiment, params, tokenizer, step)
+    vocabularies = load_vocabularies(path / "vocabularies.json")
+    return Run(path, config, experiment, params, vocabularies, step)
 
 
 def model_text(experiment: Experiment) -> str:

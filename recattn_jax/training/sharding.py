@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -74,10 +74,12 @@ def check_batch(batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh, accumulat
             )
 
 
-def fits(shape: MeshShape, batch: Mapping[str, jax.ShapeDtypeStruct]) -> bool:
-    """Whether this machine has the devices for a mesh that divides such a batch."""
+def fits(shape: MeshShape, batches: Sequence[Mapping[str, jax.ShapeDtypeStruct]]) -> bool:
+    """Whether this machine has the devices for a mesh that divides batches of these shapes."""
     try:
-        check_batch(batch, make_mesh(shape), 1)
+        mesh = make_mesh(shape)
+        for batch in batches:
+            check_batch(batch, mesh, 1)
     except UserError:
         return False
     return True

@@ -24,7 +24,7 @@ class Stopping:
     """Counters of early stopping.
 
     Args:
-      best: lowest headline so far, f32[].
+      best: best headline so far, the lowest or, where the task maximises it, the highest, f32[].
       best_step: its step, i32[].
       worse: evaluations in a row that were no better, i32[].
     """
@@ -60,7 +60,7 @@ class TrainState:
 
 
 def bind(model: nn.Module, params: Any, rngs: dict[str, jax.Array]) -> Any:
-    """The model with its parameters: `(inputs, state, context) -> (outputs, state)`.
+    """The model with its parameters: `(inputs, state, context) -> (outputs, state)`, as a rule.
 
     Args:
       model: unbound module.
@@ -68,8 +68,8 @@ def bind(model: nn.Module, params: Any, rngs: dict[str, jax.Array]) -> Any:
       rngs: streams of noise; none turns noise off.
     """
 
-    def apply(inputs: Any, state: Any, context: Any) -> Any:
-        return model.apply({"params": params}, inputs, state, context, rngs=rngs)
+    def apply(*inputs: Any) -> Any:
+        return model.apply({"params": params}, *inputs, rngs=rngs)
 
     return apply
 
@@ -79,9 +79,9 @@ def init_params(experiment: Experiment, seed: jax.Array | int) -> Any:
     found: dict[str, Any] = {}
 
     # The task alone knows how its batch becomes the model's inputs, so it drives this.
-    def apply(inputs: Any, state: Any, context: Any) -> Any:
+    def apply(*inputs: Any) -> Any:
         result, variables = experiment.model.init_with_output(
-            {"params": jax.random.key(seed)}, inputs, state, context
+            {"params": jax.random.key(seed)}, *inputs
         )
         found.update(variables)
         return result
@@ -108,7 +108,7 @@ def initial_state(experiment: Experiment, params: Any) -> TrainState:
         ema=None if optimization.ema_decay is None else master(params),
         carry=carry,
         stopping=Stopping(
-            best=jnp.full((), jnp.inf, jnp.float32),
+            best=jnp.full((), -jnp.inf if experiment.task.maximise else jnp.inf, jnp.float32),
             best_step=jnp.zeros((), jnp.int32),
             worse=jnp.zeros((), jnp.int32),
         ),

@@ -1,7 +1,7 @@
 """One step of training and one of evaluation, as pure functions."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
+from recattn_jax.data import Spec
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.precision import master
+from recattn_jax.training.privacy import private_gradient
 from recattn_jax.training.state import Batch, TrainState, bind, carry_rows
 
 STREAMS = ("dropout", "variational")
@@ -21,8 +23,8 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
     """Builds the pure step `(state, batch) -> (state, metrics)`.
 
     The gradient is that of sum(total) / sum(weight) over all micro-batches, so it does not depend
-    on how the batch was cut. Metrics are (total, weight) pairs, and `grad_norm` and
-    `learning_rate` as plain numbers.
+    on how the batch was cut; a private one is that of `Privacy`. Metrics are (total, weight) pairs,
+    and `grad_norm` and `learning_rate` as plain numbers.
     """
     model, task, how = experiment.model, experiment.task, experiment.optimization
 
@@ -35,12 +37,17 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
-        gradient = jax.grad(total_loss, has_aux=True)
+        if how.privacy is None:
+            gradient = jax.grad(total_loss, has_aux=True)
+        else:
+            gradient = private_gradient(total_loss, how.privacy, how.accumulate)
         if how.accumulate == 1:
             grads, (metrics, carry) = gradient(state.params, batch, state.carry, key)
         else:
             grads, metrics, carry = accumulate(gradient, state, batch, key)
-        weight = metrics["loss"].weight
+        # Private gradients are means of rows, whose number tells nothing.
+        rows = jax.tree.leaves(batch)[0].shape[0]
+        weight = metrics["loss"].weight if how.privacy is None else rows
         grads = jax.tree.map(lambda g: g / weight, master(grads))
         updates, opt_state = how.optimizer.update(grads, state.opt_state, master(state.params))
         params = optax.apply_updates(state.params, updates)
@@ -92,8 +99,45 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
     return train_step
 
 
+class PerShape:
+    """A function of a batch, compiled once for each shape that its pipeline has.
+
+    Called with all arguments but the last, and with this host's rows in place of the last.
+
+    Args:
+      specs: shapes and dtypes of the global batches.
+      mesh: where the rows go.
+      compiled: compiles it for one of them.
+
+    Raises:
+      ValueError: when called with rows of another shape.
+    """
+
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        mesh: Mesh,
+        compiled: Callable[[Spec], jax.stages.Compiled],
+    ):
+        self._compiled = {
+            _widths(spec): (compiled(spec), spec, sharding.batch_shardings(spec, mesh))
+            for spec in specs
+        }
+
+    def __call__(self, *arguments: Any, rows: Batch) -> Any:
+        if _widths(rows) not in self._compiled:
+            raise ValueError(f"a batch of {_widths(rows)}, which none of the specs says")
+        step, spec, shardings = self._compiled[_widths(rows)]
+        return step(*arguments, sharding.place(rows, spec, shardings))
+
+
+def _widths(batch: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The shape of a batch but for its rows, of which a host has some only."""
+    return tuple((name, batch[name].shape[1:]) for name in sorted(batch))
+
+
 def compile_train_step(
-    experiment: Experiment, abstract: TrainState, shardings: TrainState, mesh: Mesh
+    experiment: Experiment, abstract: TrainState, shardings: TrainState, mesh: Mesh, batch: Spec
 ) -> jax.stages.Compiled:
     """Compiles the step for a mesh, which is set; the state that goes in is donated.
 
@@ -102,14 +146,15 @@ def compile_train_step(
       abstract: shapes of the state.
       shardings: where its leaves live.
       mesh: the mesh.
+      batch: shapes of the batch.
     """
     step = jax.jit(
         make_train_step(experiment),
-        in_shardings=(shardings, sharding.batch_shardings(experiment.batch, mesh)),
+        in_shardings=(shardings, sharding.batch_shardings(batch, mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
-    return step.lower(abstract, dict(experiment.batch)).compile()
+    return step.lower(abstract, dict(batch)).compile()
 
 
 def make_eval_step(experiment: Experiment) -> Callable[[Any, Any, Batch], Any]:

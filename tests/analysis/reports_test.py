@@ -33,6 +33,20 @@ def test_runs_are_found_at_any_depth_best_first_within_an_experiment(root):
     assert not any(run.damage for run in runs)
 
 
+def test_more_may_be_better_and_all_numbers_are_shown(tmp_path):
+    write_run(tmp_path / "lower", {}, [5.0, 4.0], maximise=True)
+    write_run(tmp_path / "higher", {}, [5.0, 6.0, 6.0, 3.0], maximise=True)
+    runs = reports.find_runs(tmp_path)
+    assert [run.name for run in runs] == ["higher", "lower"]
+    assert [run.best for run in runs] == [(12.0, 2), (10.0, 1)]
+    assert reports.numbers(runs[0]) == [
+        "higher, step 2: loss 6, bits_per_byte 12",
+        "higher, step 4: loss 3, bits_per_byte 6",
+    ]
+    write_run(tmp_path / "one", {}, [5.0])
+    assert len(reports.numbers(reports.find_runs(tmp_path / "one")[0])) == 1
+
+
 def test_a_row_says_what_differs_and_what_was_reached(root):
     table = reports.table(reports.find_runs(root))
     rows = {row[0]: dict(zip(reports.COLUMNS, row, strict=True)) for row in table}

@@ -86,7 +86,13 @@ def build(c):
             carry_state=False,
         ),
         cadence=Cadence(
-            steps=c.steps, log_every=1, evaluate_every=2, save_every=2, keep=2, patience=None
+            steps=c.steps,
+            log_every=1,
+            evaluate_every=2,
+            save_every=2,
+            keep=2,
+            patience=None,
+            score_every=None,
         ),
         layout=Layout(mesh=MeshShape(data=c.mesh_data), rules=DEFAULT_RULES, storage=()),
         seed=c.seed,

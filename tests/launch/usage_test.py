@@ -1,5 +1,6 @@
 """Wrong usage: one clear line on stderr, exit code 2, nothing written."""
 
+import json
 import os
 from pathlib import Path
 
@@ -140,6 +141,17 @@ def test_what_a_run_does_not_have_is_refused(refused, trained):
     assert "temperature" in refused(generate, "--workdir=run", "--temperature=-1")
     assert "top_p" in refused(generate, "--workdir=run", "--top_p=2")
     assert "tokens" in refused(generate, "--workdir=run", "--tokens=-1")
+
+
+def test_vocabularies_that_are_not_the_runs_are_refused(refused, trained):
+    stored = {"text": {"kind": "char", "characters": "abc"}}
+    Path("run/vocabularies.json").write_text(json.dumps(stored))
+    message = refused(evaluate, "--workdir=run")
+    assert "vocabulary 'text' of run is not the one" in message
+    stored["label"] = {"kind": "labels", "names": ["bad", "good"]}
+    Path("run/vocabularies.json").write_text(json.dumps(stored))
+    assert "vocabulary 'label' of run" in refused(evaluate, "--workdir=run")
+    assert "this run has label, text" in refused(generate, "--workdir=run")
 
 
 def test_a_model_that_does_not_stream_is_refused(call, refused):

@@ -133,3 +133,23 @@ def test_a_tied_readout_says_that_widths_differ() -> None:
     model = models.SequenceModel(embed, layers.Dense(3), models.TiedPerStep(embed))
     with pytest.raises(ValueError, match=r"TiedPerStep: x is 3 wide, the table 4.*Dense\(4\)"):
         model.init(jax.random.key(0), jnp.ones((1, 2), int))
+
+
+def test_joint_readouts_are_the_readouts_beside_each_other() -> None:
+    x = jax.random.normal(jax.random.key(1), (2, 4, 3))
+    context = Context(segments=jnp.array([[1, 1, 0, 0], [1, 1, 1, 1]]))
+    joint = models.Joint((models.PerStep(5), models.Mean(2)))
+    (per_step, pooled), variables = joint.init_with_output(jax.random.key(0), x, context)
+    params = variables["params"]
+    assert sorted(params) == ["readouts_0", "readouts_1"]
+    for got, readout, name in (
+        (per_step, models.PerStep(5), "readouts_0"),
+        (pooled, models.Mean(2), "readouts_1"),
+    ):
+        alone = readout.apply({"params": params[name]}, x, context)
+        np.testing.assert_array_equal(got, alone)
+    assert not joint.streams
+    assert models.Joint((models.PerStep(5), models.PerStep(2))).streams
+    readout = models.PerStep(5)
+    with pytest.raises(ValueError, match="stands twice"):
+        models.Joint((readout, readout))

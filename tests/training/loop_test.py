@@ -28,7 +28,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
     assert outcome.best == np.float32(records[-1]["loss"]) and outcome.best_step == 60
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "config.json", "run.json", "model.txt", "tokenizer.json", "metrics.jsonl", "tensorboard",
+        "config.json", "run.json", "model.txt", "vocabularies.json", "metrics.jsonl", "tensorboard",
         "checkpoints",
     }  # fmt: skip
     record = json.loads((tmp_path / "run" / "run.json").read_text())

@@ -44,13 +44,16 @@ def test_a_run_is_loaded_with_all_that_it_takes(finished):
     run = load_run(folder / "run")
     assert run.step == outcome.best_step == 8
     assert run.config.steps == 8 and run.config.sizes == (1, 2)
-    assert run.tokenizer.vocabulary_size == 257
+    assert run.vocabularies["text"].vocabulary_size == 257
     tokens = np.zeros((2, 5), np.int32)
     logits, _ = run.experiment.model.apply({"params": run.params}, tokens, None, tokens + 1)
     assert logits.shape == (2, 5, 16)
     # Evaluating what was loaded gives what the run said of it, to the last bit.
     data = run.experiment.data()
-    assert evaluate(run.experiment, run.params, data.evaluation["validation"]) == outcome.metrics
+    assert (
+        evaluate(run.experiment, run.params, data.evaluation["validation"], run.vocabularies)
+        == outcome.metrics
+    )
     assert load_run(folder / "run", checkpoint="last").step == 8
     assert load_run(folder / "run", checkpoint=6).step == 6
     with pytest.raises(UserError, match="no checkpoint 5"):

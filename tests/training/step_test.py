@@ -1,13 +1,21 @@
 """The step: exact however the batch is cut, spread or carried."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recattn_jax.layers import CrossAttention, Embed
+from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+from recattn_jax.tasks import SequenceToSequence, losses
 from recattn_jax.training import MeshShape, optimizers
 from recattn_jax.training.precision import path_name
-from tests.training.toy import Counting, Recurrence, prepared
+from recattn_jax.training.state import abstract_state
+from recattn_jax.training.step import make_train_step
+from tests.training.toy import Counting, Recurrence, prepared, toy
 
 SHORT = Counting(8, 6, 16, seed=3)
 PLAIN = {
@@ -116,3 +124,30 @@ def test_noise_depends_on_seed_and_step_alone():
 
     assert loss(fresh()) == loss(fresh())
     assert loss(fresh()) != loss(fresh().replace(step=fresh().step + 1))
+
+
+def test_a_task_may_call_its_model_in_another_way():
+    """A source and a target, not inputs and a state."""
+    nats = functools.partial(losses.cross_entropy, smoothing=0.0, weights=None)
+    experiment, _ = toy()
+    experiment = dataclasses.replace(
+        experiment,
+        model=EncoderDecoder(
+            encoder=Embed(5, 4),
+            decoder=SequenceModel(Embed(6, 4), CrossAttention(heads=2), PerStep(6)),
+        ),
+        task=SequenceToSequence(0, lambda *given: None, nats, ()),
+        batch={
+            name: jax.ShapeDtypeStruct((8, steps), jnp.int32)
+            for steps, names in (
+                (7, ("source", "source_segments")),
+                (3, ("inputs", "targets", "segments")),
+            )
+            for name in names
+        },
+    )
+    state = abstract_state(experiment)
+    assert set(state.params) == {"encoder", "decoder"}
+    new, (metrics, _) = jax.eval_shape(make_train_step(experiment), state, experiment.batch)
+    assert jax.tree.structure(new) == jax.tree.structure(state)
+    assert set(metrics) == {"loss", "accuracy"}

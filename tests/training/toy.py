@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from flax import linen as nn
 
-from recattn_jax.data import ByteTokenizer, Data, Pipeline
+from recattn_jax.data import ByteTokenizer, Data, Pipeline, token_batch
 from recattn_jax.layers import (
     LSTM,
     Embed,
@@ -79,6 +79,7 @@ class NextToken:
     """Cross-entropy over the steps whose segment is not 0."""
 
     headline: str = "loss"
+    maximise: bool = False
 
     def __call__(self, apply: Any, batch: Any, state: Any) -> Any:
         logits_BTV, state = apply(batch["inputs"], state, batch["segments"])
@@ -115,9 +116,12 @@ class Counting(Pipeline):
         return f"counting {self.shape} {self.vocabulary} {self.seed}"
 
     @property
-    def spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        names = ("inputs", "targets", "segments")
-        return {name: jax.ShapeDtypeStruct(self.shape, jnp.int32) for name in names}
+    def specs(self) -> tuple[dict[str, jax.ShapeDtypeStruct], ...]:
+        return (token_batch(*self.shape),)
+
+    @property
+    def records(self) -> None:
+        return None
 
     @property
     def steps_per_epoch(self) -> int:
@@ -160,6 +164,7 @@ def toy(**changes: Any) -> tuple[Experiment, Data]:
         "accumulate": 1,
         "ema_decay": None,
         "carry_state": False,
+        "privacy": None,
     }
     cadence = {
         "steps": 12,
@@ -168,13 +173,15 @@ def toy(**changes: Any) -> tuple[Experiment, Data]:
         "save_every": 3,
         "keep": 2,
         "patience": None,
+        "score_every": None,
     }
     layout = {"mesh": MeshShape(data=1), "rules": DEFAULT_RULES, "storage": ()}
     train = changes.pop("train", Counting(8, 12, 16, seed=0))
+    validation = changes.pop("validation", Counting(8, 12, 16, seed=1))
     for group in (parts, optimization, cadence, layout):
         group.update({name: changes.pop(name) for name in list(changes) if name in group})
     assert not changes, changes
-    data = Data(ByteTokenizer(), train, {"validation": Counting(8, 12, 16, seed=1)}, "a toy")
+    data = Data({"text": ByteTokenizer()}, train, {"validation": validation}, "a toy")
     experiment = Experiment(
         data=lambda: data,
         batch=train.spec,
@@ -195,7 +202,7 @@ def prepared(**changes: Any) -> tuple[Any, Any, Any]:
         abstract = abstract_state(experiment)
         shardings = state_shardings(experiment, abstract, mesh)
         state = jax.device_get(create_state(experiment, shardings))
-        step = compile_train_step(experiment, abstract, shardings, mesh)
+        step = compile_train_step(experiment, abstract, shardings, mesh, experiment.batch)
     where = sharding.batch_shardings(experiment.batch, mesh)
     return (
         lambda: jax.device_put(state, shardings),

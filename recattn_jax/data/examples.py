@@ -1,0 +1,323 @@
+"""From records and vocabularies to examples, one function a kind of task.
+
+Every function here maps each record to one example and leaves none out, so example i is record i.
+What is longer than the limit is cut, and the summary says how often and by how much.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
+from recattn_jax.data.pipelines import Data, Pipeline
+from recattn_jax.data.records import Record
+from recattn_jax.data.tokenizers import Tokenizer
+from recattn_jax.data.vocabularies import Labels, Vocabulary
+from recattn_jax.errors import UserError
+
+
+def text_examples(
+    split: str,
+    records: Sequence[Record],
+    vocabularies: Mapping[str, Vocabulary],
+    length: int,
+) -> Examples:
+    """Makes examples of classification from records with "text" and "label".
+
+    An empty text becomes a lone separator.
+
+    Args:
+        split: the name of the split, for messages.
+        records: one each.
+        vocabularies: "text", a tokenizer, and "label", names.
+        length: the rest of a longer text is cut off.
+
+    Returns:
+        Examples of kind `TEXT`.
+
+    Raises:
+        UserError: for no records, or one that the vocabularies do not cover; names it.
+
+    Example:
+        vocabularies = {"text": ByteTokenizer(), "label": Labels(("bad", "good"))}
+        text_examples("train", [{"text": "fine", "label": "good"}], vocabularies, length=64)
+    """
+    tokenizer, labels = _tokenizer(vocabularies, "text"), _labels(vocabularies, "label")
+    texts, numbers, notes = [], [], _Notes(length)
+
+    def make(record: Record) -> None:
+        texts.append(notes.cut("texts", notes.filled(tokenizer, _field(record, "text"))))
+        numbers.append(labels.index(_field(record, "label")))
+
+    _each(split, records, make)
+    return _examples(TEXT, split, [{"inputs": texts}], numbers, records, notes)
+
+
+def tagged_examples(
+    split: str,
+    records: Sequence[Record],
+    vocabularies: Mapping[str, Vocabulary],
+    length: int,
+) -> Examples:
+    """Makes examples of tagging from records with "tokens" and "tags".
+
+    A tag stands at the last piece of its word (see `spell`), and -1 at the others.
+
+    Args:
+        split: the name of the split, for messages.
+        records: one each.
+        vocabularies: "text", a tokenizer, and "tag", names; with "label", names, the records have
+            a "label" too.
+        length: the words that do not fit are cut off, and their tags with them.
+
+    Returns:
+        Examples of kind `TAGGED`, or `TAGGED_AND_LABELLED`.
+
+    Raises:
+        UserError: for no records, one without words or with another number of tags than words, or
+            one that the vocabularies do not cover; names it.
+
+    Example:
+        record = {"tokens": ["in", "Rome"], "tags": ["O", "B-place"]}
+        vocabularies = {"text": ByteTokenizer(), "tag": Labels(("B-place", "O"))}
+        tagged_examples("train", [record], vocabularies, length=64)
+    """
+    tokenizer, names = _tokenizer(vocabularies, "text"), _labels(vocabularies, "tag")
+    labels = _labels(vocabularies, "label") if "label" in vocabularies else None
+    texts, tags, numbers, notes = [], [], [], _Notes(length)
+
+    def make(record: Record) -> None:
+        words, word_tags = _field(record, "tokens"), _field(record, "tags")
+        if len(words) != len(word_tags) or not words:
+            raise UserError(
+                f"{len(words)} words and {len(word_tags)} tags; expected as many of both, and at"
+                " least one"
+            )
+        ids, last = spell(words, tokenizer)
+        marks = np.full(len(ids), -1, np.int32)
+        marks[last] = [names.index(tag) for tag in word_tags]
+        texts.append(notes.cut("texts", ids))
+        tags.append(marks[:length])
+        notes.count("words", int((last >= length).sum()))
+        if labels is not None:
+            numbers.append(labels.index(_field(record, "label")))
+
+    _each(split, records, make)
+    kind = TAGGED if labels is None else TAGGED_AND_LABELLED
+    return _examples(kind, split, [{"inputs": texts, "tags": tags}], numbers, records, notes)
+
+
+def pair_examples(
+    split: str,
+    records: Sequence[Record],
+    vocabularies: Mapping[str, Vocabulary],
+    lengths: tuple[int, int],
+) -> Examples:
+    """Makes examples of sequence to sequence from records with "source" and "targets".
+
+    The first target t_1 .. t_n is what is learned: `inputs` are `separator, t_1 .. t_n`, `targets`
+    are `t_1 .. t_n, separator`. An empty source becomes a lone separator.
+
+    Args:
+        split: the name of the split, for messages.
+        records: one each.
+        vocabularies: "source" and "target", tokenizers, which may be the same.
+        lengths: of source and of targets; the rest of a longer one is cut off, so a target that is
+            cut has no separator at its end.
+
+    Returns:
+        Examples of kind `PAIRS`.
+
+    Raises:
+        UserError: for no records, one without a target, or one that the vocabularies do not cover;
+            names it.
+
+    Example:
+        vocabularies = {"source": ByteTokenizer(), "target": ByteTokenizer()}
+        pair_examples("train", [{"source": "hi", "targets": ["ciao"]}], vocabularies, (64, 64))
+    """
+    from_ids, to_ids = _tokenizer(vocabularies, "source"), _tokenizer(vocabularies, "target")
+    sources, inputs, targets = [], [], []
+    source_notes, target_notes = _Notes(lengths[0]), _Notes(lengths[1])
+
+    def make(record: Record) -> None:
+        source, references = _field(record, "source"), _field(record, "targets")
+        if not references:
+            raise UserError("no target; expected at least one")
+        ids = to_ids.encode(references[0])
+        separator = np.array([to_ids.separator], np.int32)
+        sources.append(source_notes.cut("sources", source_notes.filled(from_ids, source)))
+        inputs.append(np.concatenate([separator, ids])[: lengths[1]])
+        targets.append(target_notes.cut("targets", np.concatenate([ids, separator])))
+
+    _each(split, records, make)
+    parts = [{"source": sources}, {"inputs": inputs, "targets": targets}]
+    return _examples(PAIRS, split, parts, [], records, source_notes, target_notes)
+
+
+@runtime_checkable
+class WordEncoder(Protocol):
+    """A tokenizer that has an id for a word as it is."""
+
+    def encode_words(self, words: Iterable[str]) -> Int[np.ndarray, "words"]:
+        """Returns one id for each of `words`."""
+
+
+def spell(
+    words: Sequence[str], tokenizer: Tokenizer
+) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "words"]]:
+    """Encodes words one by one, so that each has a piece to carry its tag.
+
+    A word tokenizer has one id a word, and cuts none. Others encode each word by itself, bytes and
+    characters with a space before every word but the first; a word that the tokenizer makes nothing
+    of becomes a separator.
+
+    Args:
+        words: at least one.
+        tokenizer: of any symbol.
+
+    Returns:
+        Ids, int32[N], and where the last one of each word stands, int64[words]: a recurrence has
+        read all of the word there.
+
+    Example:
+        spell(["in", "Rome"], ByteTokenizer())[1]      # [1, 6]
+    """
+    if isinstance(tokenizer, WordEncoder):
+        return tokenizer.encode_words(words), np.arange(len(words))
+    # Subwords say themselves where a word begins.
+    space = " " if tokenizer.symbol in ("byte", "char") else ""
+    nothing = np.array([tokenizer.separator], np.int32)
+    pieces = [tokenizer.encode(space * (i > 0) + word) for i, word in enumerate(words)]
+    pieces = [piece if len(piece) else nothing for piece in pieces]
+    return np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces]) - 1
+
+
+def record_data(
+    splits: Mapping[str, Sequence[Record]],
+    about: str,
+    vocabularies: Mapping[str, Vocabulary],
+    examples: Callable[[str, Sequence[Record], Mapping[str, Vocabulary]], Examples],
+    pipeline: Callable[[Examples, int, int], Pipeline],
+) -> Data:
+    """Makes examples of every split of records, and a pipeline of each.
+
+    Args:
+        splits: records by split, "train" among them.
+        about: what they are, for the log.
+        vocabularies: of all splits, by name.
+        examples: `text_examples`, `tagged_examples` or `pair_examples` with the length bound.
+        pipeline: from examples, and this host's number among how many, to batches: `bucketed` or
+            `packed` with all else bound; `examples.split` tells training from the rest.
+
+    Returns:
+        The vocabularies, the training pipeline and those of the other splits.
+
+    Raises:
+        UserError: if there is no "train", or records do not fit the vocabularies or the pipeline.
+
+    Example:
+        source = labelled_tsv({"train": "a.tsv", "validation": "b.tsv"}, "data", "text", "label")
+        make = functools.partial(text_examples, length=64)
+        rows = lambda examples, host, hosts: bucketed(examples, 32, (16, 64), 0, host, hosts)
+        data = record_data(source.splits, source.summary(), vocabularies, make, rows)
+    """
+    if "train" not in splits:
+        raise UserError(f"{about}: no split train, only {', '.join(sorted(splits))}")
+    made = {split: examples(split, records, vocabularies) for split, records in splits.items()}
+    hosts = jax.process_index(), jax.process_count()
+    pipelines = {split: pipeline(some, *hosts) for split, some in made.items()}
+    summary = "\n".join([about, *(some.summary() for some in made.values())])
+    return Data(vocabularies, pipelines.pop("train"), pipelines, summary)
+
+
+class _Notes:
+    """Cuts arrays at a length, and counts what it did."""
+
+    def __init__(self, length: int):
+        if length < 1:
+            raise UserError(f"length: expected 1 or more, found {length}")
+        self.length = length
+        self.empty = 0
+        self.counts: dict[str, int] = {}
+
+    def count(self, what: str, number: int) -> None:
+        self.counts[what] = self.counts.get(what, 0) + number
+
+    def filled(self, tokenizer: Tokenizer, text: str) -> np.ndarray:
+        """The ids of a text; a model that reads nothing at all has nothing to say."""
+        ids = tokenizer.encode(text)
+        if len(ids):
+            return ids
+        self.empty += 1
+        return np.array([tokenizer.separator], np.int32)
+
+    def cut(self, what: str, ids: np.ndarray) -> np.ndarray:
+        over = len(ids) - self.length
+        self.count(what, int(over > 0))
+        self.count("steps", max(over, 0))
+        return ids[: self.length]
+
+    def lines(self) -> list[str]:
+        """What happened, in words; nothing where nothing happened."""
+        cut = ", ".join(f"{number} {what}" for what, number in self.counts.items() if number)
+        lines = [f"cut at {self.length} steps: {cut}"] if cut else []
+        return lines + ([f"empty, so a separator alone: {self.empty}"] if self.empty else [])
+
+
+def _each(split: str, records: Sequence[Record], make: Callable[[Record], None]) -> None:
+    """Calls `make` with every record, and says which one an error is about."""
+    if not len(records):
+        raise UserError(f"{split} split: there are no records")
+    for number, record in enumerate(records):
+        try:
+            make(record)
+        except UserError as error:
+            raise UserError(f"{split} split, record {number}: {error}") from None
+
+
+def _field(record: Record, name: str) -> Any:
+    if name not in record:
+        raise UserError(f"no field {name!r}, only {', '.join(record)}")
+    return record[name]
+
+
+def _examples(
+    kind: Kind,
+    split: str,
+    parts: Sequence[Mapping[str, Sequence[np.ndarray]]],
+    numbers: Sequence[int],
+    records: Sequence[Record],
+    *notes: _Notes,
+) -> Examples:
+    arrays, offsets = {}, []
+    for part in parts:
+        for name, pieces in part.items():
+            arrays[name] = np.concatenate(pieces).astype(np.int32)
+        offsets.append(np.cumsum([0, *map(len, next(iter(part.values())))]))
+    labels = np.array(numbers, np.int32) if kind.labelled else None
+    lines = [line for some in notes for line in some.lines()]
+    return Examples(kind, split, arrays, offsets, labels, records, lines)
+
+
+def _tokenizer(vocabularies: Mapping[str, Vocabulary], name: str) -> Tokenizer:
+    found = _named(vocabularies, name)
+    if isinstance(found, Labels):
+        raise UserError(f"vocabularies: {name!r} is a list of names, not a tokenizer")
+    return found
+
+
+def _labels(vocabularies: Mapping[str, Vocabulary], name: str) -> Labels:
+    found = _named(vocabularies, name)
+    if not isinstance(found, Labels):
+        raise UserError(f"vocabularies: {name!r} is a {type(found).__name__}, not a list of names")
+    return found
+
+
+def _named(vocabularies: Mapping[str, Vocabulary], name: str) -> Vocabulary:
+    if name not in vocabularies:
+        raise UserError(f"vocabularies: no {name!r}, only {', '.join(vocabularies)}")
+    return vocabularies[name]

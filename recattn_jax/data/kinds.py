@@ -1,0 +1,150 @@
+"""What a row holds, one kind a task, and the examples of a split: arrays and their records."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from recattn_jax.data.pipelines import Spec
+from recattn_jax.data.records import Record
+from recattn_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Arrays of a row that share their steps.
+
+    Args:
+        segments: the name of the array that numbers them, 0 on padding.
+        padding: the names of the arrays, each with the number that stands on padding.
+    """
+
+    segments: str
+    padding: Mapping[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What the batches of one kind of task hold.
+
+    Besides its parts, each int32[B, steps], a batch has `example`, int32[B]: the place of its
+    record in the split, -1 on a row that is only there to fill the batch, or that holds several.
+
+    Args:
+        parts: what has steps.
+        labelled: whether a row has a `label`, int32[B], and its `weight`, float32[B], 0 on a row
+            that is only there to fill the batch.
+    """
+
+    parts: tuple[Part, ...]
+    labelled: bool
+
+    def batch(self, rows: int, *lengths: int) -> Spec:
+        """The shapes of a batch.
+
+        Args:
+            rows: B, all hosts' together.
+            lengths: steps of each part; one number for all of them, or one each.
+
+        Example:
+            TEXT.batch(32, 64)["inputs"].shape            # (32, 64)
+            PAIRS.batch(32, 40, 30)["targets"].shape      # (32, 30)
+        """
+        leaves = {
+            name: jax.ShapeDtypeStruct((rows, length), np.int32)
+            for part, length in zip(self.parts, self.each(lengths), strict=True)
+            for name in (*part.padding, part.segments)
+        }
+        row = jax.ShapeDtypeStruct((rows,), np.int32)
+        if self.labelled:
+            leaves |= {"label": row, "weight": jax.ShapeDtypeStruct((rows,), np.float32)}
+        return leaves | {"example": row}
+
+    def each(self, lengths: Sequence[int]) -> tuple[int, ...]:
+        """Returns one length a part, from one for all or one each.
+
+        Raises:
+            UserError: for another number of lengths, or one below 1.
+        """
+        if len(lengths) not in (1, len(self.parts)) or any(length < 1 for length in lengths):
+            names = ", ".join(part.segments for part in self.parts)
+            raise UserError(
+                f"lengths: expected one of 1 or more for all of {names}, or one each; found"
+                f" {tuple(lengths)}"
+            )
+        return tuple(lengths) * (len(self.parts) if len(lengths) == 1 else 1)
+
+
+TEXT = Kind((Part("segments", {"inputs": 0}),), labelled=True)
+"""Classification: one text a row."""
+
+TAGGED = Kind((Part("segments", {"inputs": 0, "tags": -1}),), labelled=False)
+"""Tagging; -1 stands where nothing is scored."""
+
+TAGGED_AND_LABELLED = Kind(TAGGED.parts, labelled=True)
+"""Tagging with a label for the whole row, such as slots and an intent."""
+
+PAIRS = Kind(
+    (Part("source_segments", {"source": 0}), Part("segments", {"inputs": 0, "targets": 0})),
+    labelled=False,
+)
+"""Sequence to sequence."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """The examples of one split.
+
+    Args:
+        kind: what a row of them holds.
+        split: its name.
+        arrays: by name, int32[N], those of all examples behind each other.
+        offsets: for each part, int64[n + 1]: where each example starts in its arrays, and the end.
+        labels: int32[n] where the kind is labelled, None elsewhere.
+        records: what they were made from, in the same order.
+        notes: what was changed on the way, in words, for the summary.
+    """
+
+    kind: Kind
+    split: str
+    arrays: Mapping[str, Int[np.ndarray, "_"]] = dataclasses.field(repr=False)
+    offsets: Sequence[Int[np.ndarray, "_"]] = dataclasses.field(repr=False)
+    labels: Int[np.ndarray, "n"] | None = dataclasses.field(repr=False)
+    records: Sequence[Record] = dataclasses.field(repr=False)
+    notes: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @functools.cached_property
+    def lengths(self) -> Int[np.ndarray, "n parts"]:
+        """int64[n, parts]: the steps of each example."""
+        return np.stack([np.diff(offsets) for offsets in self.offsets], axis=1)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of all arrays; equal digests mean equal examples in the same order."""
+        arrays = {**self.arrays, **{f"offsets {i}": o for i, o in enumerate(self.offsets)}}
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        digest = hashlib.sha256()
+        for name in sorted(arrays):
+            array = np.ascontiguousarray(arrays[name], "<i8")
+            digest.update(json.dumps([name, array.size]).encode())
+            digest.update(array.data)
+        return digest.hexdigest()
+
+    def summary(self) -> str:
+        """Returns one line for the log: how many, how long, what was cut, and the digest."""
+        steps = "; ".join(
+            f"{'/'.join(part.padding)} {lengths.mean():.1f} steps on average, at most"
+            f" {lengths.max()}"
+            for part, lengths in zip(self.kind.parts, self.lengths.T, strict=True)
+        )
+        notes = "".join(f"; {note}" for note in self.notes)
+        return f"{self.split}: {len(self)} examples; {steps}{notes}; content {self.digest[:16]}"
