@@ -1,6 +1,6 @@
 """Text in, batches out: sources, tokenizers, token streams and pipelines. TensorFlow is not used.
 
-A source becomes a stream of tokens, and a stream becomes batches:
+A source holds records; text becomes a stream of tokens, and a stream becomes batches:
 
     source = python_docs("data")
     tokenizer = ByteTokenizer()
@@ -8,8 +8,20 @@ A source becomes a stream of tokens, and a stream becomes batches:
     data = text_data(source, tokenizer, "data", rows)
 """
 
-from recattn_jax.data.builders import Documents, Source
 from recattn_jax.data.pipelines import Batches, Data, Pipeline, lanes, token_batch, windows
+from recattn_jax.data.readers import (
+    conll,
+    intent_slots,
+    labelled_tsv,
+    parallel_text,
+    prepared_records,
+    scan,
+    sst,
+    summaries,
+    trec,
+    word_text,
+)
+from recattn_jax.data.records import Record, Source
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
 from recattn_jax.data.stream import TokenStream, tokenize
 from recattn_jax.data.texts import text_data
@@ -20,26 +32,53 @@ from recattn_jax.data.tokenizers import (
     load_tokenizer,
     save_tokenizer,
 )
+from recattn_jax.data.vocabularies import (
+    Labels,
+    SubwordTokenizer,
+    Vocabulary,
+    WordTokenizer,
+    load_vocabularies,
+    save_vocabularies,
+)
+from recattn_jax.data.words import join_words, split_words
 
 __all__ = [
     "Batches",
     "ByteTokenizer",
     "CharTokenizer",
     "Data",
-    "Documents",
+    "Labels",
     "Pipeline",
+    "Record",
     "Source",
+    "SubwordTokenizer",
     "TokenStream",
     "Tokenizer",
+    "Vocabulary",
+    "WordTokenizer",
+    "conll",
+    "intent_slots",
+    "join_words",
+    "labelled_tsv",
     "lanes",
     "load_tokenizer",
+    "load_vocabularies",
+    "parallel_text",
     "prepared",
+    "prepared_records",
     "python_docs",
     "save_tokenizer",
+    "save_vocabularies",
+    "scan",
+    "split_words",
+    "sst",
+    "summaries",
     "text_data",
     "text_file",
     "tiny_shakespeare",
     "token_batch",
     "tokenize",
+    "trec",
     "windows",
+    "word_text",
 ]
