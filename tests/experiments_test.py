@@ -60,7 +60,8 @@ def test_two_steps_of_the_tiny_form(path: Path, tmp_path: Path) -> None:
     if experiment.task.symbol == "char":
         tokenizer = CharTokenizer(file.CHARACTERS)
     text = "To be, or not to be: that is the question.\n" * 8
-    source = Source("hamlet", "0" * 64, {"train": [text], "validation": [text]})
+    records = [{"text": text}]
+    source = Source("hamlet", "0" * 64, {"train": records, "validation": records})
 
     def data() -> Data:
         return text_data(source, tokenizer, tmp_path, pipeline)

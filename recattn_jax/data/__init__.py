@@ -1,6 +1,6 @@
 """Text in, batches out: sources, tokenizers, token streams and pipelines. TensorFlow is not used.
 
-A source becomes a stream of tokens, and a stream becomes batches:
+A source holds records; text becomes a stream of tokens, and a stream becomes batches:
 
     source = python_docs("data")
     tokenizer = ByteTokenizer()
@@ -14,7 +14,6 @@ Records, such as texts with labels, become examples, and examples become batches
     data = record_data(source.splits, source.summary(), vocabularies, make, rows)
 """
 
-from recattn_jax.data.builders import Documents, Source
 from recattn_jax.data.examples import (
     pair_examples,
     record_data,
@@ -32,7 +31,19 @@ from recattn_jax.data.pipelines import (
     token_batch,
     windows,
 )
-from recattn_jax.data.records import Record
+from recattn_jax.data.readers import (
+    conll,
+    intent_slots,
+    labelled_tsv,
+    parallel_text,
+    prepared_records,
+    scan,
+    sst,
+    summaries,
+    trec,
+    word_text,
+)
+from recattn_jax.data.records import Record, Source
 from recattn_jax.data.rows import balanced, bucketed, packed
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
 from recattn_jax.data.stream import TokenStream, tokenize
@@ -46,17 +57,19 @@ from recattn_jax.data.tokenizers import (
 )
 from recattn_jax.data.vocabularies import (
     Labels,
+    SubwordTokenizer,
     Vocabulary,
+    WordTokenizer,
     load_vocabularies,
     save_vocabularies,
 )
+from recattn_jax.data.words import join_words, split_words
 
 __all__ = [
     "Batches",
     "ByteTokenizer",
     "CharTokenizer",
     "Data",
-    "Documents",
     "Examples",
     "Kind",
     "Labels",
@@ -65,25 +78,37 @@ __all__ = [
     "Record",
     "Source",
     "Spec",
+    "SubwordTokenizer",
     "TAGGED",
     "TAGGED_AND_LABELLED",
     "TEXT",
     "TokenStream",
     "Tokenizer",
     "Vocabulary",
+    "WordTokenizer",
     "balanced",
     "bucketed",
+    "conll",
+    "intent_slots",
+    "join_words",
+    "labelled_tsv",
     "lanes",
     "load_tokenizer",
     "load_vocabularies",
     "packed",
     "pair_examples",
+    "parallel_text",
     "prepared",
+    "prepared_records",
     "python_docs",
     "record_data",
     "save_tokenizer",
     "save_vocabularies",
+    "scan",
     "spell",
+    "split_words",
+    "sst",
+    "summaries",
     "tagged_examples",
     "text_data",
     "text_examples",
@@ -91,5 +116,7 @@ __all__ = [
     "tiny_shakespeare",
     "token_batch",
     "tokenize",
+    "trec",
     "windows",
+    "word_text",
 ]

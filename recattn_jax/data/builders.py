@@ -1,86 +1,32 @@
-"""Corpora as TFDS data sets of ours: prepared once, checked whenever they are opened."""
+"""Records as TFDS data sets of ours: prepared once, checked whenever they are opened."""
 
 import abc
-import collections
 import contextlib
 import dataclasses
 import fcntl
-import hashlib
 import io
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow_datasets as tfds
 from absl import logging
 
+from recattn_jax.data.features import Value, value_of
+from recattn_jax.data.records import Content, Lazy, Record, Records, Source, surveyed
 from recattn_jax.errors import StorageError, UserError
 
-# Splits, each a list of (name, text).
-Corpus = Mapping[str, Sequence[tuple[str, str]]]
+# From an example of TFDS to the value of one field of a record.
+Field = Callable[[Any], Value]
 
 
-class Documents(Sequence[str]):
-    """The texts of one split, read from the data set when asked for.
-
-    Args:
-        records: a TFDS data source.
-        feature: the text feature that is the document.
-        encoding: of its bytes.
-        where: names the split in messages.
-    """
-
-    def __init__(self, records: Any, feature: str, encoding: str, where: str):
-        self._records = records
-        self._feature = feature
-        self._encoding = encoding
-        self._where = where
-
-    def __len__(self) -> int:
-        return len(self._records)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"document {index} of {len(self)}")
-        data = self._records[index % len(self)][self._feature]
-        try:
-            return data.decode(self._encoding)
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{self._where}: example {index % len(self)} is not {self._encoding} at byte "
-                f"{error.start} (0x{data[error.start]:02x}); name the encoding that it has"
-            ) from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """A corpus that can be read: documents by split.
+class RecordsBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
+    """Abstract: writes records that are at hand, with a name that says which content it is.
 
     Args:
-        name: of the prepared set.
-        digest: of every document, in order; equal digests mean equal text.
-        splits: "train" and others.
-    """
-
-    name: str
-    digest: str
-    splits: Mapping[str, Sequence[str]]
-
-    def summary(self) -> str:
-        """Returns one line for the log: how many documents a split has, and the digest."""
-        sizes = ", ".join(f"{split} {len(texts)}" for split, texts in self.splits.items())
-        return f"{self.name}: documents: {sizes}; content {self.digest[:16]}"
-
-
-class CorpusBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
-    """Abstract: writes a corpus that is at hand, with a name that says which content it is.
-
-    Args:
-        corpus: splits of (name, text).
+        content: records by split.
         key: what tells this content from another of the same builder.
         data_dir: where TFDS keeps prepared sets.
     """
@@ -88,73 +34,51 @@ class CorpusBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     name: str
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, corpus: Corpus, key: str, data_dir: str):
+    def __init__(self, content: Content, key: str, data_dir: str):
         self.name = prepared_name(type(self), key)
-        self._corpus = corpus
+        self._content = content
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     @property
     @abc.abstractmethod
     def about(self) -> str:
-        """What the corpus is."""
+        """What the records are."""
+
+    @property
+    @abc.abstractmethod
+    def fields(self) -> Mapping[str, type]:
+        """What each field of a record holds: `str`, or `list` for a list of strings."""
 
     def _info(self) -> tfds.core.DatasetInfo:
+        text = tfds.features.Text()
+        features = {
+            field: text if kind is str else tfds.features.Sequence(text)
+            for field, kind in self.fields.items()
+        }
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.about,
             disable_shuffling=True,
-            features=tfds.features.FeaturesDict(
-                {"name": tfds.features.Text(), "text": tfds.features.Text()}
-            ),
-            metadata=tfds.core.MetadataDict(digest=content_digest(self._corpus)),
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(digest=surveyed(self.name, self._content).digest),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        return {split: self._generate_examples(texts) for split, texts in self._corpus.items()}
+        return {split: self._generate_examples(rows) for split, rows in self._content.items()}
 
-    def _generate_examples(
-        self, texts: Sequence[tuple[str, str]]
-    ) -> Iterator[tuple[int, dict[str, str]]]:
-        for number, (name, text) in enumerate(texts):
-            yield number, {"name": name, "text": text}
+    def _generate_examples(self, records: Records) -> Iterator[tuple[int, Record]]:
+        yield from enumerate(records)
 
 
-class RecattnPythonDocs(CorpusBuilder):
-    """The language reference and the docstrings of this Python."""
-
-    @property
-    def about(self) -> str:
-        """What the corpus is."""
-        return "Python's language reference (pydoc topics) and standard library docstrings."
-
-
-class RecattnTextFile(CorpusBuilder):
-    """Text files of the user's own."""
-
-    @property
-    def about(self) -> str:
-        """What the corpus is."""
-        return "UTF-8 text files, each a document."
-
-
-class RecattnTinyShakespeare(CorpusBuilder):
-    """Parts of Shakespeare's plays, the usual megabyte of them."""
-
-    @property
-    def about(self) -> str:
-        """What the corpus is."""
-        return "Tiny Shakespeare: 1,115,394 characters, the last tenth for validation."
-
-
-def prepared_name(builder: type[CorpusBuilder], key: str) -> str:
+def prepared_name(builder: type[RecordsBuilder], key: str) -> str:
     """Returns the name of the prepared set of `builder` for the content with digest `key`."""
     return f"{builder.name}_{key[:16]}"
 
 
 def open_or_prepare(
-    builder: type[CorpusBuilder],
+    builder: type[RecordsBuilder],
     key: str,
-    corpus: Callable[[], Corpus],
+    content: Callable[[], Content],
     data_dir: str | pathlib.Path,
 ) -> Source:
     """Opens a prepared set; prepares it first where it is missing or damaged.
@@ -163,8 +87,8 @@ def open_or_prepare(
 
     Args:
         builder: whose set it is.
-        key: digest of what the corpus is made from.
-        corpus: makes the content; only called where it is needed, and before anything is written.
+        key: digest of what the content is made from.
+        content: makes the records; only called where it is needed, and before anything is written.
         data_dir: where prepared sets are kept.
 
     Raises:
@@ -175,7 +99,7 @@ def open_or_prepare(
     source = _open_checked(path)
     if source is not None:
         return source
-    content = corpus()
+    records = content()
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _locked(root / f".{path.parent.name}.lock"):
@@ -189,7 +113,7 @@ def open_or_prepare(
             # TFDS reports to stdout, which belongs to results.
             quiet = io.StringIO()
             with contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-                builder(content, key, str(root)).download_and_prepare(
+                builder(records, key, str(root)).download_and_prepare(
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                 )
             source = _open_checked(path)
@@ -204,27 +128,42 @@ def open_or_prepare(
     return source
 
 
-def open_prepared(path: pathlib.Path, feature: str, encoding: str) -> Source:
-    """Opens what TFDS prepared in the folder `path`, whoever did, without its builder's code."""
+def open_prepared(path: pathlib.Path, fields: Mapping[str, Field]) -> Source:
+    """Opens what TFDS prepared in the folder `path`, whoever did, without its builder's code.
+
+    Args:
+        path: the folder of one version.
+        fields: of the records, each from an example to the field's value.
+    """
     builder = tfds.builder_from_directory(str(path))
     splits = {
-        split: Documents(builder.as_data_source(split), feature, encoding, f"{path}, {split}")
+        split: _records(builder.as_data_source(split), fields, f"{path}, {split}")
         for split in builder.info.splits
     }
-    digest = content_digest({split: enumerate(texts) for split, texts in splits.items()})
-    return Source(builder.info.full_name.replace("/", "-"), digest, splits)
+    return surveyed(builder.info.full_name.replace("/", "-"), splits)
 
 
-def content_digest(splits: Mapping[str, Any]) -> str:
-    """Returns the SHA-256 of splits of (anything, text): split names, and texts in order."""
-    digest = hashlib.sha256()
-    for split in sorted(splits):
-        texts = collections.deque(text.encode("utf-8") for _, text in splits[split])
-        digest.update(f"{split} {len(texts)}\n".encode())
-        for text in texts:
-            digest.update(f"{len(text)}\n".encode())
-            digest.update(text)
-    return digest.hexdigest()
+def _records(examples: Any, fields: Mapping[str, Field], where: str) -> Records:
+    def record(index: int) -> Record:
+        example = examples[index]
+        try:
+            return {field: value(example) for field, value in fields.items()}
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"{where}: example {index} is not {error.encoding} at byte {error.start} "
+                f"(0x{error.object[error.start]:02x}); name the encoding that it has"
+            ) from None
+        except ValueError as error:
+            raise UserError(f"{where}: example {index}: {error}; leave this split out") from None
+
+    return Lazy(len(examples), record)
+
+
+def _own_field(name: str, feature: Any) -> Field:
+    value = value_of(feature, "utf-8")
+    if value is None:
+        raise TypeError(f"feature {name} is none of ours")
+    return lambda example: value(example[name])
 
 
 def _open_checked(path: pathlib.Path) -> Source | None:
@@ -232,8 +171,10 @@ def _open_checked(path: pathlib.Path) -> Source | None:
     if not path.exists():
         return None
     try:
-        source = open_prepared(path, "text", "utf-8")
-        expected = tfds.builder_from_directory(str(path)).info.metadata["digest"]
+        info = tfds.builder_from_directory(str(path)).info
+        expected = info.metadata["digest"]
+        fields = {name: _own_field(name, feature) for name, feature in info.features.items()}
+        source = open_prepared(path, fields)
     # The readers meet damage with whatever their parsers raise (RuntimeError, TypeError, KeyError,
     # JSON and protobuf errors, ...); each means the same here, and is reported.
     except Exception as error:

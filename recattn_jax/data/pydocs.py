@@ -49,14 +49,14 @@ def fingerprint(root: pathlib.Path) -> str:
     return digest.hexdigest()
 
 
-def documents(root: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
-    """Returns splits of (name, text): a document is a topic of the reference, or a module.
+def documents(root: pathlib.Path) -> dict[str, list[dict[str, str]]]:
+    """Returns records by split: a document is a topic of the reference, or a module.
 
     About 90 % of the documents are "train", and 5 % each "validation" and "test", by a digest of
     their names. Chapters of the reference quote each other: a paragraph that an earlier document
     has too is left out, so that nothing in one split can be learnt by heart from another.
     """
-    splits: dict[str, list[tuple[str, str]]] = {"train": [], "validation": [], "test": []}
+    splits: dict[str, list[dict[str, str]]] = {"train": [], "validation": [], "test": []}
     owner: dict[str, str] = {}
     for name, text in _texts(root):
         kept = [
@@ -65,7 +65,7 @@ def documents(root: pathlib.Path) -> dict[str, list[tuple[str, str]]]:
             if len(paragraph) < _PARAGRAPH or owner.setdefault(paragraph.strip(), name) == name
         ]
         if kept:
-            splits[_split(name)].append((name, "\n\n".join(kept)))
+            splits[_split(name)].append({"name": name, "text": "\n\n".join(kept)})
     return splits
 
 

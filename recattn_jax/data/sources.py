@@ -8,18 +8,11 @@ import platform
 import urllib.request
 from collections.abc import Sequence
 
-import tensorflow_datasets as tfds
-
 from recattn_jax.data import pydocs
-from recattn_jax.data.builders import (
-    Corpus,
-    RecattnPythonDocs,
-    RecattnTextFile,
-    RecattnTinyShakespeare,
-    Source,
-    open_or_prepare,
-    open_prepared,
-)
+from recattn_jax.data.builders import RecordsBuilder, open_or_prepare
+from recattn_jax.data.readers.files import first_line
+from recattn_jax.data.readers.prepared import prepared_records
+from recattn_jax.data.records import PLAIN, Content, Record, Source
 from recattn_jax.errors import UserError
 
 SHAKESPEARE_URL = (
@@ -30,7 +23,28 @@ SHAKESPEARE_BYTES = 1_115_394
 _TIMEOUT_SECONDS = 5
 
 # Raise it when the same inputs make other documents.
-_RECIPE = 1
+_RECIPE = 2
+
+
+class RecattnPythonDocs(RecordsBuilder):
+    """The language reference and the docstrings of this Python."""
+
+    about = "Python's language reference (pydoc topics) and standard library docstrings."
+    fields = PLAIN
+
+
+class RecattnTextFile(RecordsBuilder):
+    """Text files of the user's own."""
+
+    about = "UTF-8 text files, each a document."
+    fields = PLAIN
+
+
+class RecattnTinyShakespeare(RecordsBuilder):
+    """Parts of Shakespeare's plays, the usual megabyte of them."""
+
+    about = "Tiny Shakespeare: 1,115,394 characters, the last tenth for validation."
+    fields = PLAIN
 
 
 def python_docs(data_dir: str | pathlib.Path) -> Source:
@@ -51,7 +65,7 @@ def python_docs(data_dir: str | pathlib.Path) -> Source:
 
     Example:
         source = python_docs("data")
-        text = source.splits["train"][0]
+        text = source.texts("train")[0]
     """
     root = pydocs.library()
     version = ".".join(platform.python_version_tuple()[:2])
@@ -100,7 +114,9 @@ def text_file(
     else:
         corpus = _split_by_file(texts, validation, test)
     content = [
-        f"{split} {name} {_sha256(text)}" for split in corpus for name, text in corpus[split]
+        f"{split} {record['name']} {_sha256(record['text'])}"
+        for split, records in corpus.items()
+        for record in records
     ]
     return open_or_prepare(RecattnTextFile, _key("text_file", *content), lambda: corpus, data_dir)
 
@@ -120,15 +136,18 @@ def tiny_shakespeare(
 
     Example:
         source = tiny_shakespeare("data", folder="downloads")
-        text = source.splits["validation"][0]     # 111,540 characters
+        text = source.texts("validation")[0]     # 111,540 characters
 
     Source: Andrej Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks", 2015.
     """
 
-    def corpus() -> Corpus:
+    def corpus() -> Content:
         text = (_download() if folder is None else _take(pathlib.Path(folder))).decode("ascii")
         cut = int(len(text) * 0.9)
-        return {"train": [("train", text[:cut])], "validation": [("validation", text[cut:])]}
+        return {
+            "train": [{"name": "train", "text": text[:cut]}],
+            "validation": [{"name": "validation", "text": text[cut:]}],
+        }
 
     key = _key("tiny_shakespeare", SHAKESPEARE_SHA256)
     return open_or_prepare(RecattnTinyShakespeare, key, corpus, data_dir)
@@ -151,37 +170,9 @@ def prepared(path: str | pathlib.Path, feature: str, encoding: str = "utf-8") ->
 
     Example:
         source = prepared("tensorflow_datasets/trec/1.0.0", feature="text")
-        question = source.splits["train"][0]
+        question = source.texts("train")[0]
     """
-    folder = pathlib.Path(path)
-    if not (folder / "dataset_info.json").is_file():
-        raise UserError(
-            f"{folder}: no prepared TFDS data set is here (no dataset_info.json); "
-            "give the folder of one version, such as data/trec/1.0.0"
-        )
-    try:
-        info = tfds.builder_from_directory(str(folder)).info
-        texts = sorted(
-            name
-            for name, kind in info.features.items()
-            if isinstance(kind, tfds.features.Text) and kind.shape == ()
-        )
-    except (ValueError, KeyError, AttributeError, ModuleNotFoundError) as error:
-        raise UserError(f"{folder}: TFDS cannot read this set ({_first_line(error)})") from error
-    if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
-        raise UserError(
-            f"{folder}: the file format is {info.file_format}, which only TensorFlow reads; "
-            "prepare the set again with file_format='array_record'"
-        )
-    if feature not in texts:
-        found = ", ".join(texts) if texts else "none"
-        raise UserError(f"{folder}: no text feature {feature!r}; the text features are: {found}")
-    try:
-        return open_prepared(folder, feature, encoding)
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{folder}: the files are damaged or missing ({_first_line(error)}); prepare it again"
-        ) from error
+    return prepared_records(path, {"text": feature}, encoding, validation=0.0)
 
 
 def _matching(patterns: Sequence[str]) -> list[pathlib.Path]:
@@ -215,9 +206,9 @@ def _read_utf8(path: pathlib.Path) -> str:
         ) from None
 
 
-def _split_by_position(name: str, text: str, validation: float, test: float) -> Corpus:
+def _split_by_position(name: str, text: str, validation: float, test: float) -> Content:
     ends = {"train": 1 - validation - test, "validation": 1 - test, "test": 1.0}
-    corpus: dict[str, list[tuple[str, str]]] = {}
+    corpus: dict[str, list[Record]] = {}
     start = 0
     for split, fraction in ends.items():
         if split == "test" and test == 0:
@@ -229,12 +220,12 @@ def _split_by_position(name: str, text: str, validation: float, test: float) -> 
                 f"{name}: {len(text)} characters are too few to make the splits from; "
                 "give more text, or another fraction"
             )
-        corpus[split] = [(name, text[start:end])]
+        corpus[split] = [{"name": name, "text": text[start:end]}]
         start = end
     return corpus
 
 
-def _split_by_file(texts: Sequence[tuple[str, str]], validation: float, test: float) -> Corpus:
+def _split_by_file(texts: Sequence[tuple[str, str]], validation: float, test: float) -> Content:
     wanted = {"validation": validation, "test": test} if test else {"validation": validation}
     if len(texts) <= len(wanted):
         raise UserError(
@@ -252,7 +243,11 @@ def _split_by_file(texts: Sequence[tuple[str, str]], validation: float, test: fl
             chosen[taken] = split
             size += max(1, len(texts[taken][1]))
     return {
-        split: [text for text, place in zip(texts, chosen, strict=True) if place == split]
+        split: [
+            {"name": name, "text": text}
+            for (name, text), place in zip(texts, chosen, strict=True)
+            if place == split
+        ]
         for split in ("train", *wanted)
     }
 
@@ -275,7 +270,7 @@ def _download() -> bytes:
             data = reply.read(SHAKESPEARE_BYTES + 1)
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
-            f"{SHAKESPEARE_URL}: cannot be downloaded ({_first_line(error)}); fetch it on another "
+            f"{SHAKESPEARE_URL}: cannot be downloaded ({first_line(error)}); fetch it on another "
             "machine, save it as input.txt, and give the folder that holds it"
         ) from error
     return _checked(data, SHAKESPEARE_URL)
@@ -302,8 +297,3 @@ def _sha256(text: str) -> str:
 def _listing(files: Sequence[pathlib.Path]) -> str:
     rest = f" and {len(files) - 1} more" if len(files) > 1 else ""
     return f"{files[0]}{rest}"
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from jaxtyping import Int
 
-from recattn_jax.data.builders import Source
+from recattn_jax.data.records import Source
 from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.errors import StorageError, UserError
 
@@ -55,7 +55,7 @@ def tokenize(
     """Returns the stream of one split, from the cache where it was tokenised before.
 
     Args:
-        source: the documents.
+        source: its records have a "text" each, the documents.
         split: "train", "validation", ...
         tokenizer: makes the ids.
         cache_dir: gets one file for each content, split and tokenizer.
@@ -76,7 +76,7 @@ def tokenize(
     tokens = _read(path)
     if tokens is None:
         try:
-            joined = _join(source.splits[split], tokenizer)
+            joined = _join(source.texts(split), tokenizer)
         except UserError as error:
             raise UserError(f"{source.name}, {split} split, {error}") from None
         _write(path, joined)

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import jax
 
-from recattn_jax.data.builders import Source
 from recattn_jax.data.pipelines import Data, Pipeline
+from recattn_jax.data.records import Source
 from recattn_jax.data.stream import TokenStream, tokenize
 from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.errors import UserError

@@ -29,7 +29,7 @@ class Tokenizer(Protocol):
 
     @property
     def symbol(self) -> str:
-        """What one id stands for, as in "bits per byte": "byte" or "char"."""
+        """What one id stands for, as in "bits per byte": "byte", "char", "word" or "subword"."""
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         """Returns the int32 ids of `text`, without a separator; UserError where it cannot."""
@@ -59,14 +59,7 @@ class ByteTokenizer:
 
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         """Returns one id a byte of the UTF-8 form of `text`."""
-        try:
-            data = text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise UserError(
-                f"text: character {error.start} is {text[error.start]!r}, which is no character "
-                "of Unicode (half of a surrogate pair); give valid UTF-8 text"
-            ) from None
-        return np.frombuffer(data, np.uint8).astype(np.int32)
+        return np.frombuffer(checked_text(text), np.uint8).astype(np.int32)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Returns the text of `ids`; separators become nothing."""
@@ -171,6 +164,17 @@ class CharTokenizer:
     def to_json(self) -> dict[str, Any]:
         """Returns what `from_json` makes the same tokenizer from."""
         return {"kind": "char", "characters": self.characters}
+
+
+def checked_text(text: str) -> bytes:
+    """Returns `text` in UTF-8; UserError names the first character that has no such form."""
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"text: character {error.start} is {text[error.start]!r}, which is no character "
+            "of Unicode (half of a surrogate pair); give valid UTF-8 text"
+        ) from None
 
 
 def from_json(data: Any) -> Tokenizer:

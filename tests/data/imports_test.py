@@ -10,7 +10,8 @@ for module in pkgutil.walk_packages(recattn_jax.__path__, "recattn_jax."):
 print("imported", sum(name.startswith("recattn_jax") for name in sys.modules))
 
 from recattn_jax.data import (
-    ByteTokenizer, prepared, python_docs, text_file, tiny_shakespeare, tokenize, windows
+    ByteTokenizer, SubwordTokenizer, labelled_tsv, prepared, prepared_records, python_docs,
+    text_file, tiny_shakespeare, tokenize, windows
 )
 from recattn_jax.errors import UserError
 
@@ -18,6 +19,10 @@ folder = pathlib.Path(sys.argv[1])
 (folder / "book.txt").write_text("some text " * 100)
 book = text_file(str(folder / "book.txt"), folder, validation=0.1, test=0.1)
 prepared(folder / book.name / "1.0.0", "text")
+(folder / "rows.tsv").write_text("one\\ta\\ntwo\\tb\\n" * 9)
+rows = labelled_tsv({"train": folder / "rows.tsv"}, folder, 0, 1)
+prepared_records(folder / rows.name / "1.0.0", {"text": "text", "label": "label"})
+SubwordTokenizer.of(rows.texts("train"), 265)
 source = python_docs(folder)
 stream = tokenize(source, "validation", ByteTokenizer(), folder)
 with windows(stream, 2, 16, seed=0).batches(0) as batches:
@@ -26,10 +31,9 @@ try:
     tiny_shakespeare(folder, folder=folder)
 except UserError:
     pass
-assert source.splits["train"][0]
+assert source.texts("train")[0]
 sizes = {
-    split: sum(len(text.encode()) for text in documents)
-    for split, documents in source.splits.items()
+    split: sum(len(text.encode()) for text in source.texts(split)) for split in source.splits
 }
 total = sum(sizes.values())
 assert 1_000_000 < total < 4_000_000, sizes

@@ -31,7 +31,7 @@ BOOK = "Once upon a time, in a naïve café,\nthere was a tokenizer.\n" * 40
 
 
 def texts(source):
-    return {split: list(documents) for split, documents in source.splits.items()}
+    return {split: list(source.texts(split)) for split in source.splits}
 
 
 def book(folder, text=BOOK, name="book.txt"):
@@ -257,8 +257,13 @@ def small_library(tmp_path, monkeypatch):
     return root
 
 
+def library_texts(root):
+    records = sum(pydocs.documents(root).values(), [])
+    return {record["name"]: record["text"] for record in records}
+
+
 def test_documents_of_the_library(small_library):
-    found = dict(sum(pydocs.documents(small_library).values(), []))
+    found = library_texts(small_library)
     assert found == {
         "alpha.py": "Module alpha.\n\nClass A.\n\nMethod f.\n\nMethod g.\n\nCoroutine b.",
         "beta/gamma.py": "Function\n\ng.",
@@ -271,7 +276,7 @@ def test_a_paragraph_belongs_to_the_first_document_that_has_it(small_library):
     paragraph = "This sentence stands in more than one module, word for word."
     (small_library / "alpha.py").write_text(f'"""Alpha.\n\n{paragraph}\n\nMore."""\n')
     (small_library / "zeta.py").write_text(f'"""Zeta.\n\n{paragraph}\n\nMore."""\n')
-    found = dict(sum(pydocs.documents(small_library).values(), []))
+    found = library_texts(small_library)
     assert found["alpha.py"] == f"Alpha.\n\n{paragraph}\n\nMore."
     assert found["zeta.py"] == "Zeta.\n\nMore."
 
@@ -280,7 +285,7 @@ def test_splits_depend_on_the_name_alone(small_library):
     for i in range(400):
         (small_library / f"m{i}.py").write_text(f'"""Number {i}."""\n')
     before = pydocs.documents(small_library)
-    place = {name: split for split, documents in before.items() for name, _ in documents}
+    place = {r["name"]: split for split, documents in before.items() for r in documents}
     sizes = {split: len(documents) for split, documents in before.items()}
     assert sizes["train"] > 320 and sizes["validation"] > 5 and sizes["test"] > 5
     # The same in every process and on every machine.
@@ -292,7 +297,7 @@ def test_splits_depend_on_the_name_alone(small_library):
     (small_library / "m7.py").unlink()
     (small_library / "m8.py").write_text('"""Changed."""\n')
     for split, documents in pydocs.documents(small_library).items():
-        assert all(place[name] == split for name, _ in documents)
+        assert all(place[record["name"]] == split for record in documents)
 
 
 def test_a_changed_library_is_another_corpus(small_library, tmp_path):
@@ -359,10 +364,10 @@ def test_a_prepared_folder_is_read_without_its_builder(tmp_path):
     source = open_book(tmp_path)
     folder = tmp_path / "data" / source.name / "1.0.0"
     again = prepared(folder, "text")
-    assert texts(again) == texts(source) and again.digest == source.digest
+    assert texts(again) == texts(source) and again.digest == prepared(folder, "text").digest
     assert texts(prepared(folder, "name"))["train"] == ["book.txt"]
     with pytest.raises(
-        UserError, match="no text feature 'body'; the text features are: name, text"
+        UserError, match="no text feature 'body'; the usable features are: name, text"
     ):
         prepared(folder, "body")
     (path,) = folder.glob("*train*")
@@ -400,7 +405,7 @@ def test_standard_sets(archive, path, feature, encoding, sizes, tmp_path):
         tar.extractall(tmp_path, filter="data")
     source = prepared(tmp_path / path, feature, encoding)
     assert [len(documents) for documents in source.splits.values()] == sizes
-    assert re.search("[a-z]", source.splits["train"][-1])
+    assert re.search("[a-z]", source.texts("train")[-1])
     stream = tokenize(source, "train", ByteTokenizer(), tmp_path)
     assert len(stream.starts) == sizes[0] and np.all(stream.tokens[stream.starts] == 256)
 
@@ -410,5 +415,5 @@ def test_a_standard_set_without_text(tmp_path):
     folder = pathlib.Path(os.environ["RECATTN_DATA"]) / "tfds_prepared"
     with tarfile.open(folder / "smartwatch_gestures.tar.xz") as tar:
         tar.extractall(tmp_path, filter="data")
-    with pytest.raises(UserError, match="the text features are: none"):
+    with pytest.raises(UserError, match="the usable features are: gesture"):
         prepared(tmp_path / "smartwatch_gestures/1.0.0", "text")

@@ -6,7 +6,8 @@ import pytest
 from recattn_jax.data import ByteTokenizer, CharTokenizer, Source, tokenize
 from recattn_jax.errors import StorageError, UserError
 
-SOURCE = Source("fake", "0123", {"train": ["ab", "", "cab"], "validation": ["b"], "test": []})
+TEXTS = {"train": ["ab", "", "cab"], "validation": ["b"], "test": []}
+SOURCE = Source("fake", "0123", {s: [{"text": t} for t in texts] for s, texts in TEXTS.items()})
 
 
 def files(folder):

@@ -1,0 +1,25 @@
+"""Readers of text with labels, tags or targets, one file a format: from files to a `Source`."""
+
+from recattn_jax.data.readers.columns import conll
+from recattn_jax.data.readers.intents import intent_slots
+from recattn_jax.data.readers.parallel import parallel_text
+from recattn_jax.data.readers.prepared import prepared_records
+from recattn_jax.data.readers.scan import scan
+from recattn_jax.data.readers.sst import sst
+from recattn_jax.data.readers.summaries import summaries
+from recattn_jax.data.readers.trec import trec
+from recattn_jax.data.readers.tsv import labelled_tsv
+from recattn_jax.data.readers.word_text import word_text
+
+__all__ = [
+    "conll",
+    "intent_slots",
+    "labelled_tsv",
+    "parallel_text",
+    "prepared_records",
+    "scan",
+    "sst",
+    "summaries",
+    "trec",
+    "word_text",
+]

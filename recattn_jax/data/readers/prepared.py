@@ -1,0 +1,109 @@
+"""Records from sets that TFDS prepared, whoever did."""
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from recattn_jax.data.builders import Field, open_prepared
+from recattn_jax.data.features import flat, value_of
+from recattn_jax.data.readers.files import CARVED, first_line, with_warnings
+from recattn_jax.data.records import Source, surveyed, with_validation
+from recattn_jax.errors import UserError
+
+# Fields that are lists of strings; all others are strings.
+_LISTS = ("tokens", "tags", "targets")
+
+
+def prepared_records(
+    path: str | pathlib.Path,
+    fields: Mapping[str, str],
+    encoding: str = "utf-8",
+    validation: float = CARVED,
+) -> Source:
+    """A set that TFDS prepared before, in the array_record format, as records.
+
+    Args:
+        path: the folder of one version, such as "tensorflow_datasets/trec/1.0.0".
+        fields: each field of the records, and the feature that it is made of. A text becomes a
+            string, a class label its name, a sequence of either a list. One text is a list of one
+            where the field is "targets". "a/b" is the feature b inside a.
+        encoding: of the set's text; TFDS does not check it.
+        validation: the share of "train" that becomes "validation" where the set has none; 0: no
+            such split.
+
+    Raises:
+        UserError: if the folder holds no such set (its features are named), a feature does not fit
+            its field, or an example is not in this encoding (named with the byte).
+
+    Example:
+        folder = "tensorflow_datasets/trec/1.0.0"
+        source = prepared_records(folder, {"text": "text", "label": "label-coarse"})
+    """
+    folder = pathlib.Path(path)
+    info = _info(folder)
+    features = flat(info.features)
+    chosen = {
+        field: _field(folder, field, name, features, encoding) for field, name in fields.items()
+    }
+    try:
+        source = open_prepared(folder, chosen)
+    except (IndexError, OSError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{folder}: the files are damaged or missing ({first_line(error)}); prepare it again"
+        ) from error
+    if "train" in source.splits and "validation" not in source.splits and validation:
+        splits = with_validation(source.splits, validation, str(folder))
+        source = surveyed(source.name, splits)
+    classes = _declared(features[fields["label"]]) if "label" in fields else ()
+    return with_warnings(dataclasses.replace(source, classes=classes))
+
+
+def _info(folder: pathlib.Path) -> Any:
+    if not (folder / "dataset_info.json").is_file():
+        raise UserError(
+            f"{folder}: no prepared TFDS data set is here (no dataset_info.json); "
+            "give the folder of one version, such as data/trec/1.0.0"
+        )
+    try:
+        info = tfds.builder_from_directory(str(folder)).info
+        info.features.items()
+    except (ValueError, KeyError, AttributeError, ModuleNotFoundError) as error:
+        raise UserError(f"{folder}: TFDS cannot read this set ({first_line(error)})") from error
+    if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
+        raise UserError(
+            f"{folder}: the file format is {info.file_format}, which only TensorFlow reads; "
+            "prepare the set again with file_format='array_record'"
+        )
+    return info
+
+
+def _field(
+    folder: pathlib.Path, field: str, name: str, features: Mapping[str, Any], encoding: str
+) -> Field:
+    """Returns what takes the value of `field` from an example; checks that the feature fits."""
+    values = {key: value_of(feature, encoding) for key, feature in features.items()}
+    value = values.get(name)
+    if value is None:
+        usable = ", ".join(sorted(key for key, found in values.items() if found)) or "none"
+        raise UserError(f"{folder}: no text feature {name!r}; the usable features are: {usable}")
+    is_list = isinstance(features[name], tfds.features.Sequence)
+    if is_list and field not in _LISTS:
+        raise UserError(f"{folder}: feature {name!r} is a sequence, but {field!r} is one string")
+    if not is_list and field in _LISTS and field != "targets":
+        raise UserError(f"{folder}: feature {name!r} is one string, but {field!r} is a list")
+    path = name.split("/")
+    if not is_list and field == "targets":
+        return lambda example: [str(value(_at(example, path)))]
+    return lambda example: value(_at(example, path))
+
+
+def _at(example: Any, path: list[str]) -> Any:
+    return functools.reduce(lambda inner, key: inner[key], path, example)
+
+
+def _declared(feature: Any) -> tuple[str, ...]:
+    return tuple(feature.names) if isinstance(feature, tfds.features.ClassLabel) else ()
