@@ -11,6 +11,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from recattn_jax.decoding.sampling import Sampler
+from recattn_jax.decoding.stepping import check_streams, language_model_step, sample
 from recattn_jax.errors import UserError
 from recattn_jax.layers.base import Context, State, zero_state
 
@@ -57,53 +58,112 @@ def generate(
       ...                n_tokens=100, sampler=Sampler(0.0, None, None), seed=0,
       ...                stop_at_separator=False)
     """
-    if not model.streams:
-        raise UserError(
-            f"{type(model).__name__} cannot generate: one of its layers does not stream (it needs "
-            "the whole sequence at once); give each attention a window and drop layers that look "
-            "ahead"
-        )
+    _check(model, n_tokens)
+    return _stream(model, params, prompt_ids, separator, n_tokens, sampler, seed, stop_at_separator)
+
+
+def generate_batch(
+    model: nn.Module,
+    params: Any,
+    prompts: Sequence[Sequence[int]],
+    *,
+    separator: int,
+    n_tokens: int,
+    sampler: Sampler,
+    seed: int,
+    stop_at_separator: bool,
+) -> list[list[int]]:
+    """Continues several prompts at once, in one compiled loop.
+
+    Each row gets what `generate` gives for its prompt; where the sampler draws, rows draw different
+    symbols, and a batch of one draws those of `generate`.
+
+    Args:
+      model: an unbound streaming module from `[B, T]` int32 ids to `[B, T, V]` logits.
+      params: its parameters.
+      prompts: the ids to continue, without the leading separators; of any lengths, also none.
+      separator: the id that stands before every document.
+      n_tokens: how many ids to produce at most for each prompt.
+      sampler: how each one is chosen.
+      seed: same seed, same prompts: same continuations.
+      stop_at_separator: end a row (without the separator) when the model starts a new document.
+
+    Returns:
+      The new ids of each prompt.
+
+    Raises:
+      UserError: the model does not stream.
+
+    Example:
+      >>> rows = generate_batch(model, params, [[3, 1], [4]], separator=tokenizer.separator,
+      ...                       n_tokens=100, sampler=Sampler(0.0, None, None), seed=0,
+      ...                       stop_at_separator=True)
+    """
+    _check(model, n_tokens)
+    if n_tokens == 0 or not prompts:
+        return [[] for _ in prompts]
+    variables = {"params": params}
+    token_B, state = _read_prompts(model, variables, prompts, separator)
+    stop = separator if stop_at_separator else None
+    ids_BL = _sample(
+        model, sampler, separator, stop, n_tokens, variables, token_B, state, jax.random.key(seed)
+    )
+    rows = np.asarray(ids_BL).tolist()
+    if not stop_at_separator:
+        return rows
+    return [row[: row.index(separator)] if separator in row else row for row in rows]
+
+
+def _check(model: nn.Module, n_tokens: int) -> None:
+    check_streams(model)
     if n_tokens < 0:
         raise UserError(f"the number of tokens to generate must be 0 or more; got {n_tokens}")
-    variables = {"params": params}
-    ids = np.concatenate([[separator], np.asarray(prompt_ids, np.int32)]).astype(np.int32)
-    return _stream(
-        model, variables, ids, separator, n_tokens, sampler, jax.random.key(seed), stop_at_separator
-    )
 
 
 def _stream(
     model: nn.Module,
-    variables: Any,
-    ids: np.ndarray,
+    params: Any,
+    prompt_ids: Sequence[int],
     separator: int,
     n_tokens: int,
     sampler: Sampler,
-    key: PRNGKeyArray,
+    seed: int,
     stop_at_separator: bool,
 ) -> Iterator[int]:
     if n_tokens == 0:
         return
-    segments = np.cumsum(ids == separator, dtype=np.int32)
-    logits_BV, state = prefill(model, variables, ids[None], segments[None])
-    token_B = _choose(sampler, jax.random.fold_in(key, 0), logits_BV)
-    segment_B = jnp.asarray(segments[-1:])
-    for index in range(1, n_tokens + 1):
+    variables, key = {"params": params}, jax.random.key(seed)
+    token_B, state = _read_prompts(model, variables, [prompt_ids], separator)
+    for index in range(n_tokens):
+        token_B, state = _step(
+            model, sampler, separator, variables, token_B, state, jax.random.fold_in(key, index)
+        )
         token = int(token_B[0])
         if stop_at_separator and token == separator:
             return
         yield token
-        if index < n_tokens:
-            token_B, segment_B, state = _step(
-                model,
-                sampler,
-                separator,
-                variables,
-                token_B,
-                segment_B,
-                state,
-                jax.random.fold_in(key, index),
-            )
+
+
+def _read_prompts(
+    model: nn.Module, variables: Any, prompts: Sequence[Sequence[int]], separator: int
+) -> tuple[Int[Array, "B"], State]:
+    """The last id of each prompt, and the state before it, as `language_model_step` keeps it."""
+    rows = [np.array([separator, *prompt], np.int32) for prompt in prompts]
+    before = max(map(len, rows)) - 1
+    inputs_BT = np.zeros((len(rows), before), np.int32)
+    segments_BT = np.zeros_like(inputs_BT)
+    for b, row in enumerate(rows):
+        # Prompts end together; what stands before a shorter one is padding, which is no step.
+        begin = before + 1 - len(row)
+        inputs_BT[b, begin:] = row[:-1]
+        segments_BT[b, begin:] = np.cumsum(row == separator)[:-1]
+    if before:
+        _, state = prefill(model, variables, inputs_BT, segments_BT)
+    else:
+        state = zero_state(model, variables, jax.ShapeDtypeStruct((len(rows), 1), jnp.int32))
+    segment_B = segments_BT[:, -1] if before else np.zeros(len(rows), np.int32)
+    token_B = np.array([row[-1] for row in rows], np.int32)
+    return jnp.asarray(token_B), (state, jnp.asarray(segment_B))
 
 
 def prefill(
@@ -117,8 +177,8 @@ def prefill(
     Args:
       model: an unbound streaming module from ids to logits.
       variables: its variables.
-      inputs_BT: ids of the prompts, all of one length T >= 1.
-      segments_BT: positive document numbers, rising along a row.
+      inputs_BT: ids of the prompts, T >= 1; shorter ones stand at the end of their rows.
+      segments_BT: positive document numbers, rising along a row; 0 where a row has not begun.
 
     Returns:
       The logits after the last id of each row and the state to continue from, of the structure and
@@ -149,14 +209,9 @@ def _read_block(
     state: State,
 ) -> tuple[Float[Array, "B V"], State]:
     logits_BTV, state = model.apply(variables, inputs_BT, state, Context(segments=segments_BT))
-    last_B = jnp.sum(segments_BT > 0, axis=1) - 1
+    last_B = segments_BT.shape[1] - 1 - jnp.argmax(segments_BT[:, ::-1] > 0, axis=1)
     logits_BV = jnp.take_along_axis(logits_BTV, last_B[:, None, None], axis=1)[:, 0]
     return logits_BV, state
-
-
-@functools.partial(jax.jit, static_argnames=("sampler",))
-def _choose(sampler: Sampler, key: PRNGKeyArray, logits_BV: Float[Array, "B V"]) -> Int[Array, "B"]:
-    return sampler(key, logits_BV)
 
 
 @functools.partial(
@@ -168,11 +223,24 @@ def _step(
     separator: int,
     variables: Any,
     token_B: Int[Array, "B"],
-    segment_B: Int[Array, "B"],
     state: State,
     key: PRNGKeyArray,
-) -> tuple[Int[Array, "B"], Int[Array, "B"], State]:
-    segment_B = segment_B + (token_B == separator)
-    context = Context(segments=segment_B[:, None])
-    logits_B1V, state = model.apply(variables, token_B[:, None], state, context)
-    return sampler(key, logits_B1V[:, 0]), segment_B, state
+) -> tuple[Int[Array, "B"], State]:
+    stepped = language_model_step(model, variables, separator)(token_B, state)
+    return sampler(key, stepped.logits), stepped.state
+
+
+@functools.partial(jax.jit, static_argnames=("model", "sampler", "separator", "stop", "max_length"))
+def _sample(
+    model: nn.Module,
+    sampler: Sampler,
+    separator: int,
+    stop: int | None,
+    max_length: int,
+    variables: Any,
+    token_B: Int[Array, "B"],
+    state: State,
+    key: PRNGKeyArray,
+) -> Int[Array, "B L"]:
+    step = language_model_step(model, variables, separator)
+    return sample(step, state, token_B, sampler=sampler, key=key, max_length=max_length, stop=stop)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from recattn_jax.decoding import PREFILL_BLOCK, Sampler, generate, prefill
+from recattn_jax.decoding import PREFILL_BLOCK, Sampler, generate, generate_batch, prefill
 from recattn_jax.decoding import generation as generation_module
 from recattn_jax.errors import UserError
 from recattn_jax.layers.base import Context
@@ -102,8 +102,8 @@ def test_a_separator_that_is_stepped_starts_a_new_document_too():
     logits, whole = prefill(model, variables, ids, segments)
     _, before = prefill(model, variables, ids[:, :3], segments[:, :3])
     separator, first = jnp.array([SEPARATOR], jnp.int32), jnp.array([1], jnp.int32)
-    token, segment, stepped = generation_module._step(
-        model, GREEDY, SEPARATOR, variables, separator, first, before, jax.random.key(0)
+    token, (stepped, segment) = generation_module._step(
+        model, GREEDY, SEPARATOR, variables, separator, (before, first), jax.random.key(0)
     )
     assert token[0] == jnp.argmax(logits[0]) and segment[0] == 2
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), stepped, whole)
@@ -142,12 +142,11 @@ def test_the_state_keeps_its_structure_shapes_and_dtypes():
     _, state = prefill(model, variables, ids, np.ones_like(ids))
     step = generation_module._step
     token, segment = jnp.array([1], jnp.int32), jnp.array([1], jnp.int32)
-    _, _, stepped = step(
-        model, GREEDY, SEPARATOR, variables, token, segment, state, jax.random.key(0)
+    before = jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state)
+    _, (stepped, _) = step(
+        model, GREEDY, SEPARATOR, variables, token, (state, segment), jax.random.key(0)
     )
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), state) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), stepped
-    )
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), stepped) == before
 
 
 def test_the_seed_decides():
@@ -173,3 +172,32 @@ def test_a_model_that_does_not_stream_is_refused_before_anything_is_asked_for():
             model, params, [], separator=SEPARATOR, n_tokens=1, sampler=GREEDY, seed=0,
             stop_at_separator=False,
         )  # fmt: skip
+
+
+def batch(model, params, prompts, n_tokens, sampler=GREEDY, seed=0, stop=False):
+    return generate_batch(
+        model, params, prompts, separator=SEPARATOR, n_tokens=n_tokens, sampler=sampler, seed=seed,
+        stop_at_separator=stop,
+    )  # fmt: skip
+
+
+def test_prompts_of_several_lengths_continue_together_as_each_alone():
+    model, params = toy()
+    rng = np.random.default_rng(0)
+    lengths = (3, 0, PREFILL_BLOCK + 9, 1)
+    prompts = [rng.integers(0, V, length).tolist() for length in lengths]
+    wanted = [continuation(model, params, prompt, 8) for prompt in prompts]
+    assert batch(model, params, prompts, 8) == wanted
+    assert batch(model, params, [[], []], 3) == [wanted[1][:3]] * 2
+    assert batch(model, params, prompts, 0) == [[]] * 4 and batch(model, params, [], 5) == []
+
+
+def test_a_batch_of_one_draws_what_a_stream_draws():
+    model, params = toy()
+    hot = Sampler(temperature=3.0, top_k=None, top_p=None)
+    for stop in (False, True):
+        streamed = [continuation(model, params, [1], 20, hot, seed, stop) for seed in range(8)]
+        assert [
+            batch(model, params, [[1]], 20, hot, seed, stop)[0] for seed in range(8)
+        ] == streamed
+    assert len({len(ids) for ids in streamed}) > 1, "some should stop"
