@@ -14,7 +14,7 @@ if importlib.metadata.version("jaxlib") < "0.11":  # later ones do not know it, 
     COMPILER.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(COMPILER))
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
-gc.set_threshold(200_000, 20, 50)  # tracing makes many objects and few cycles
+gc.set_threshold(1_000_000, 20, 100)  # tracing makes many objects and few cycles
 
 import jax  # noqa: E402  (platform and flags must be chosen before the import)
 import pytest  # noqa: E402
@@ -37,6 +37,11 @@ LONGEST = ("resume_test.py", "readme_test.py", "imports_test.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Starts with the longest tests, so that no process waits for another at the end."""
     items.sort(key=lambda item: item.path.name not in LONGEST)
+
+
+def pytest_sessionfinish() -> None:
+    """Lets go of the objects of all tests without looking for cycles among them once more."""
+    gc.freeze()
 
 
 MAPPINGS = Path("/proc/self/maps")

@@ -104,8 +104,13 @@ def test_heads_that_do_not_see_each_other_are_split_by_heads():
     "body",
     [
         Feedback(LSTM(64), features=64),
-        BlockRecurrent(CrossAttention(heads=2), CrossAttention(heads=2), add, slots=2, block=4),
-        FeedbackMemory(Residual(CrossAttention(heads=2)), window=4),
+        pytest.param(
+            BlockRecurrent(CrossAttention(heads=2), CrossAttention(heads=2), add, slots=2, block=4),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            FeedbackMemory(Residual(CrossAttention(heads=2)), window=4), marks=pytest.mark.slow
+        ),
     ],
     ids=lambda body: type(body).__name__,
 )
