@@ -51,7 +51,7 @@ class Toy(nn.Module):
 
 def toy(**fields):
     model = Toy(**fields)
-    params = Toy().init(jax.random.key(3), jnp.zeros((1, 1), jnp.int32))["params"]
+    params = jax.jit(Toy().init)(jax.random.key(3), jnp.zeros((1, 1), jnp.int32))["params"]
     return model, params
 
 

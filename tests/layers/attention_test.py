@@ -185,7 +185,7 @@ def test_attends_from_one_sequence_to_another() -> None:
 @pytest.mark.parametrize("window", [None, 4])
 def test_weights_come_out_and_change_nothing(window: int | None) -> None:
     layer, x = SelfAttention(2, window=window), draw(B, 8, D)
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     assert set(variables) == {"params"}
     (y, _), notes = jax.jit(functools.partial(layer.apply, mutable=["intermediates"]))(variables, x)
     np.testing.assert_array_equal(y, jax.jit(layer.apply)(variables, x)[0])
@@ -203,7 +203,7 @@ def test_weights_come_out_and_change_nothing(window: int | None) -> None:
 def test_one_score_in_many_layers_shares_no_parameters() -> None:
     score = layers.Additive(4)
     layer = layers.Serial((SelfAttention(2, score=score), SelfAttention(2, score=score)))
-    params = layer.init(jax.random.key(0), draw(B, T, D))["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), draw(B, T, D))["params"]
     assert params["layers_0"]["score_vector"].shape == (2, 4)
     assert (params["layers_0"]["score_vector"] != params["layers_1"]["score_vector"]).all()
 
@@ -246,7 +246,7 @@ def test_positions_that_are_added() -> None:
 )
 def test_wrong_layers(make, says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        make().init(jax.random.key(0), draw(B, T, D))
+        jax.jit(make().init)(jax.random.key(0), draw(B, T, D))
     assert "\n" not in str(error.value)
 
 
@@ -260,6 +260,6 @@ def test_a_state_of_another_layer_is_refused() -> None:
         (SelfAttention(4, window=3), state, r"state keeps keys \[3, 2, 4\].*\[3, 4, 2\]"),
     ):
         with pytest.raises(ValueError, match=says):
-            other.init(jax.random.key(0), x, given)
+            jax.jit(other.init)(jax.random.key(0), x, given)
     with pytest.raises(ValueError, match="state is for a batch of 2, x has 1"):
         layer.apply(variables, x[:1], state)

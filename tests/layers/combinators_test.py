@@ -69,7 +69,7 @@ SHARED, GATE = layers.LSTM(8), layers.Gate()
 )
 def test_wrong_layers(make, says: str) -> None:
     with pytest.raises(ValueError, match=says) as error:
-        make().init(jax.random.key(0), X)
+        jax.jit(make().init)(jax.random.key(0), X)
     assert "\n" not in str(error.value)
 
 
@@ -85,7 +85,7 @@ def test_wrong_layers(make, says: str) -> None:
 )
 def test_wrong_calls(x, state, context, says: str) -> None:
     layer = layers.Serial((layers.LSTM(8), layers.Dense(2)))
-    variables = layer.init(jax.random.key(0), X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
     with pytest.raises(ValueError, match=says):
         layer.apply(variables, x, state, context)
 
@@ -119,7 +119,7 @@ def test_a_repeat_is_its_layers_in_turn() -> None:
     block = layers.Residual(layers.RNN(8))
     layer = layers.Repeat(block, depth=3)
     x = jax.random.normal(jax.random.key(0), (2, 5, 8))
-    variables = layer.init(jax.random.key(1), x)
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
     wanted = x
     for depth in range(3):
         (params,) = variables["params"].values()
@@ -142,7 +142,7 @@ def test_intermediates_pass_through_a_repeat() -> None:
 
 def test_a_repeat_refuses_a_foreign_state() -> None:
     layer = layers.Repeat(layers.LSTM(8), depth=2)
-    variables = layer.init(jax.random.key(0), X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
     with pytest.raises(ValueError, match="Repeat: state must be a Stacked.*got tuple"):
         layer.apply(variables, X, ((), ()))
 
@@ -162,7 +162,7 @@ def test_a_repeat_refuses_a_foreign_state() -> None:
 )
 def test_states_of_other_layers_and_batches_are_refused(layer) -> None:
     name = type(layer).__name__
-    variables = layer.init(jax.random.key(0), X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
     with pytest.raises(ValueError, match=f"{name}: state must be a .*got list"):
         layer.apply(variables, X, [jnp.ones((2, 1))])
     state = layers.zero_state(layer, variables, X)
@@ -178,13 +178,13 @@ def test_a_repeat_refuses_the_state_of_another_depth() -> None:
 
 
 def started(layer):
-    return layer, layer.init(jax.random.key(0), X)
+    return layer, jax.jit(layer.init)(jax.random.key(0), X)
 
 
 def test_map_batch_hides_the_depth() -> None:
     deep = layers.Repeat(layers.Repeat(layers.LSTM(8), depth=4), depth=3)
     layer = layers.Serial((layers.LSTM(8), deep))
-    variables = layer.init(jax.random.key(0), X)
+    variables = jax.jit(layer.init)(jax.random.key(0), X)
     state = layers.zero_state(layer, variables, X)
     one = layers.map_batch(lambda leaf: leaf[:1], state)
     y, _ = layer.apply(variables, X[:1], one)

@@ -25,7 +25,7 @@ def test_gate() -> None:
 
 def test_normalized_mean() -> None:
     module = layers.NormalizedMean()
-    variables = module.init(jax.random.key(2), [A, C])
+    variables = jax.jit(module.init)(jax.random.key(2), [A, C])
     scales = np.linspace(0.5, 2.0, 8).reshape(2, 4)
     for i in range(2):
         variables["params"][f"norm_{i}"]["scale"] = jnp.asarray(scales[i])
@@ -43,14 +43,14 @@ def test_gates_of_block_recurrence() -> None:
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))
 
-    fixed = layers.FixedGate().init(jax.random.key(2), [A, C])
+    fixed = jax.jit(layers.FixedGate().init)(jax.random.key(2), [A, C])
     fixed["params"]["strength"] = jnp.arange(4.0)
     keep = sigmoid(np.arange(4.0))
     assert_close(
         layers.FixedGate().apply(fixed, [A, C]),
         keep * np.asarray(A) + (1 - keep) * dense(fixed["params"]["candidate"], C),
     )
-    lstm = layers.LSTMGate().init(jax.random.key(2), [A, C])
+    lstm = jax.jit(layers.LSTMGate().init)(jax.random.key(2), [A, C])
     i, f, z = (dense(lstm["params"][name], C) for name in ("input", "forget", "candidate"))
     assert_close(
         layers.LSTMGate().apply(lstm, [A, C]),
@@ -60,7 +60,7 @@ def test_gates_of_block_recurrence() -> None:
 
 def test_a_module_that_combines_is_bound_where_it_stands() -> None:
     layer = layers.Parallel((layers.RNN(4), layers.Identity()), combine=layers.Gate())
-    variables = layer.init(jax.random.key(0), A)
+    variables = jax.jit(layer.init)(jax.random.key(0), A)
     assert set(variables["params"]) == {"layers_0", "combine"}
 
 
@@ -74,4 +74,4 @@ def test_a_module_that_combines_is_bound_where_it_stands() -> None:
 )
 def test_wrong_outputs(combine, outputs, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        combine.init(jax.random.key(0), outputs)
+        jax.jit(combine.init)(jax.random.key(0), outputs)

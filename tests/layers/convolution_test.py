@@ -15,7 +15,7 @@ X = jax.random.normal(jax.random.key(0), (2, 9, 3))
 def test_against_torch() -> None:
     torch = oracle("torch")
     layer = layers.CausalConvolution(4)
-    variables = layer.init(jax.random.key(1), X)
+    variables = jax.jit(layer.init)(jax.random.key(1), X)
     noise = np.random.default_rng(2)
     params = jax.tree.map(lambda a: a + noise.normal(size=a.shape), variables["params"])
     toward = noise.normal(size=X.shape)
@@ -42,7 +42,7 @@ def test_against_torch() -> None:
 
 def test_the_state_is_the_last_inputs_of_the_document() -> None:
     layer = layers.CausalConvolution(4)
-    variables = layer.init(jax.random.key(1), X)
+    variables = jax.jit(layer.init)(jax.random.key(1), X)
     context = Context(jnp.array([[1, 1, 1, 1, 1, 1, 2, 2, 0], [0, 0, 3, 3, 3, 3, 3, 3, 3]]))
     _, state = layer.apply(variables, X, None, context)
     assert state.segment.tolist() == [2, 3]
@@ -52,4 +52,4 @@ def test_the_state_is_the_last_inputs_of_the_document() -> None:
 
 def test_a_width_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="width=1 must be at least 2"):
-        layers.CausalConvolution(1).init(jax.random.key(0), X)
+        jax.jit(layers.CausalConvolution(1).init)(jax.random.key(0), X)

@@ -54,7 +54,7 @@ def test_a_step_sees_the_memory_of_its_number() -> None:
     layer, x = CrossAttention(2), draw(1, 4, D)
     segments, numbers = jnp.array([[0, 2, 2, 5]]), jnp.array([[5, 2, 2, 0, 5, 9, 2]])
     given = Context(segments, draw(1, S, M, seed=1), numbers)
-    variables = layer.init(jax.random.key(0), x, None, given)
+    variables = jax.jit(layer.init)(jax.random.key(0), x, None, given)
     (_, _), notes = layer.apply(variables, x, None, given, mutable=["intermediates"])
     (weights,) = notes["intermediates"]["weights"]
     seen = np.asarray((segments[:, :, None] == numbers[:, None]) & (numbers[:, None] > 0))
@@ -82,7 +82,7 @@ def test_a_step_sees_the_memory_of_its_number() -> None:
 )
 def test_prepared_memory_changes_nothing(layer, places: set[str]) -> None:
     x, given = draw(B, T, D), context()
-    variables = layer.init(jax.random.key(0), x, None, given)
+    variables = jax.jit(layer.init)(jax.random.key(0), x, None, given)
     prepared = layer.apply(variables, given, method="prepare")
     assert set(prepared.prepared) == places
     wanted = layer.apply(variables, x, None, given)[0]
@@ -150,7 +150,7 @@ def test_location_attention_equals_a_loop() -> None:
 @pytest.mark.parametrize("layer", [CrossAttention(2), LocationAttention(3, filters=2, width=3)])
 def test_wrong_memory(layer) -> None:
     x = draw(B, T, D)
-    variables = layer.init(jax.random.key(0), x, None, context())
+    variables = jax.jit(layer.init)(jax.random.key(0), x, None, context())
     for wrong, says in (
         (Context(memory=draw(3, S, M)), "context.memory is for a batch of 3, x has 2"),
         (

@@ -88,7 +88,7 @@ def test_a_repeat_prepares_every_copy() -> None:
 def test_depth_does_not_make_programs_longer() -> None:
     def lines(wrap, depth: int) -> int:
         layer = wrap(layers.Serial((layers.RNN(D), layers.Dense(D))), depth)
-        variables = layer.init(jax.random.key(0), X)
+        variables = jax.jit(layer.init)(jax.random.key(0), X)
         return len(jax.jit(layer.apply).lower(variables, X).as_text().splitlines())
 
     for wrap in (layers.Repeat, layers.Tied):

@@ -15,7 +15,7 @@ X = jax.random.normal(jax.random.key(0), (2, 7, 4))
 def test_against_a_loop() -> None:
     body = layers.Serial((layers.LSTM(4), layers.Residual(layers.CrossAttention(heads=2))))
     layer = layers.FeedbackMemory(body, window=3)
-    variables = layer.init(jax.random.key(1), X)
+    variables = jax.jit(layer.init)(jax.random.key(1), X)
     noise = np.random.default_rng(2)
     params = jax.tree.map(lambda a: a + 0.3 * noise.normal(size=a.shape), variables["params"])
 
@@ -53,4 +53,4 @@ def test_against_a_loop() -> None:
 )
 def test_wrong_use_says_what_to_do(layer, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        layer.init(jax.random.key(0), X)
+        jax.jit(layer.init)(jax.random.key(0), X)

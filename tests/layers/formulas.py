@@ -12,7 +12,7 @@ from tests.oracles import assert_close, assert_gradients_close
 
 def perturbed(layer: Recurrent, x: jax.Array) -> dict[str, jax.Array]:
     """Parameters that are not at round numbers, in the dtype of x."""
-    params = layer.init(jax.random.key(1), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), x)["params"]
     noise = np.random.default_rng(2)
     return {
         name: jnp.asarray(w + 0.3 * noise.normal(size=w.shape), x.dtype)

@@ -134,7 +134,7 @@ def test_equals_its_formula(name: str) -> None:
         x = jnp.asarray(random.normal(size=(B, T, D)))
         params = jax.tree.map(
             lambda a: jnp.asarray(a + 0.3 * random.normal(size=a.shape), jnp.float64),
-            layer.init(jax.random.key(0), x[:, :1])["params"],
+            jax.jit(layer.init)(jax.random.key(0), x[:, :1])["params"],
         )
         out, gradients = differentiate(in_two)
         wanted_out, wanted = differentiate(formula)
@@ -149,7 +149,7 @@ def test_extreme_gates_are_finite_in_value_and_gradient(name: str) -> None:
     layer, _ = LAYERS[name]
     x = 300.0 * jax.random.normal(jax.random.key(0), (B, T, D))
     x = x.at[:, 4].set(0.0)
-    params = layer.init(jax.random.key(1), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(1), x)["params"]
     params = jax.tree.map(lambda a: a + 0.3 * jax.random.normal(jax.random.key(2), a.shape), params)
 
     def loss(params, x):
@@ -164,7 +164,7 @@ def test_extreme_gates_are_finite_in_value_and_gradient(name: str) -> None:
 def test_a_unit_that_forgets_nothing_has_a_gradient() -> None:
     """RGLRU with a = 1: sqrt(1 - a^2) is at its infinite slope."""
     layer, x = RGLRU(H), jnp.ones((B, T, D))
-    params = layer.init(jax.random.key(0), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), x)["params"]
     params["decay"] = jnp.full((D,), -200.0)
     gradients = jax.grad(lambda p: jnp.sum(layer.apply({"params": p}, x)[0]))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
@@ -172,14 +172,14 @@ def test_a_unit_that_forgets_nothing_has_a_gradient() -> None:
 
 def test_how_parameters_start() -> None:
     width, x = 400, jnp.ones((1, 1, 400))
-    params = RGLRU(4).init(jax.random.key(0), x)["params"]
+    params = jax.jit(RGLRU(4).init)(jax.random.key(0), x)["params"]
     slowest = np.exp(-8.0 * np.asarray(softplus(params["decay"]), np.float64))
     assert slowest.min() > 0.8999 and slowest.max() < 0.99901
     assert slowest.mean() == pytest.approx(0.9495, abs=0.006)
     assert float(params["gate_kernel"].std()) == pytest.approx(100**-0.5, rel=0.03)
-    kernel = MinLSTM(200).init(jax.random.key(1), x)["params"]["input_kernel"]
+    kernel = jax.jit(MinLSTM(200).init)(jax.random.key(1), x)["params"]["input_kernel"]
     np.testing.assert_allclose(kernel.std(axis=(0, 2)), width**-0.5, rtol=0.03)
-    params = MLSTM(4).init(jax.random.key(2), x)["params"]
+    params = jax.jit(MLSTM(4).init)(jax.random.key(2), x)["params"]
     for part in ("query", "key", "value", "output_gate", "out"):
         assert float(params[part]["kernel"].std()) == pytest.approx(width**-0.5, rel=0.03)
     np.testing.assert_allclose(params["forget_gate"]["bias"], [3.0, 4.0, 5.0, 6.0], rtol=1e-6)
@@ -198,7 +198,7 @@ def test_how_parameters_start() -> None:
 )
 def test_bad_arguments_are_refused(layer, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        layer.init(jax.random.key(0), jnp.ones((B, T, D)))
+        jax.jit(layer.init)(jax.random.key(0), jnp.ones((B, T, D)))
 
 
 @pytest.mark.parametrize("name", ["MinGRU", "MLSTM"])
@@ -214,6 +214,6 @@ def test_the_state_of_another_is_refused(name: str) -> None:
 def test_no_segments_after_segments_is_document_one() -> None:
     """A carried matrix of document 3 does not leak into a call without segments."""
     layer, x = LAYERS["MLSTM"][0], jax.random.normal(jax.random.key(0), (B, 5, D))
-    variables = layer.init(jax.random.key(1), x)
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
     _, state = layer.apply(variables, x, None, Context(segments=jnp.full((B, 5), 3)))
     assert_close(layer.apply(variables, x, state)[0], layer.apply(variables, x)[0])

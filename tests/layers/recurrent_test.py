@@ -130,7 +130,7 @@ def from_flax(layer: Recurrent, cell: Any) -> dict[str, jax.Array]:
 def test_equals_flax(layer: Recurrent, cell: nn.Module) -> None:
     x = jax.random.normal(jax.random.key(0), (B, T, D))
     theirs = nn.RNN(cell, return_carry=True)
-    weights = theirs.init(jax.random.key(1), x)["params"]["cell"]
+    weights = jax.jit(theirs.init)(jax.random.key(1), x)["params"]["cell"]
     noise = np.random.default_rng(0)
     weights = jax.tree.map(lambda w: w + 0.1 * noise.normal(size=w.shape), weights)  # biases too
 
@@ -207,7 +207,7 @@ def test_equals_its_formula(layer: Recurrent) -> None:
 def test_slstm_is_safe_where_its_formula_overflows() -> None:
     """exp(i) alone would be infinite, or zero, in float32."""
     layer, x = SLSTM(H), jnp.ones((1, 4, D))
-    params = layer.init(jax.random.key(0), x)["params"]
+    params = jax.jit(layer.init)(jax.random.key(0), x)["params"]
     for size in (-500.0, 500.0):
         biased = params | {"bias": params["bias"].at[0].set(size)}
 
@@ -246,15 +246,15 @@ def test_recomputing_changes_nothing() -> None:
 )
 def test_wrong_numbers_are_refused(layer: Recurrent, says: str) -> None:
     with pytest.raises(ValueError, match=says):
-        layer.init(jax.random.key(0), jnp.ones((1, 2, D)))
+        jax.jit(layer.init)(jax.random.key(0), jnp.ones((1, 2, D)))
 
 
 def test_how_parameters_start() -> None:
     """Every gate is a matrix of its own: the usual initialisers misread `[D, G, H]`."""
     width, features = 50, 400
-    params = LSTM(features, forget_bias=2.0).init(jax.random.key(0), jnp.ones((1, 1, width)))[
-        "params"
-    ]
+    params = jax.jit(LSTM(features, forget_bias=2.0).init)(
+        jax.random.key(0), jnp.ones((1, 1, width))
+    )["params"]
     np.testing.assert_allclose(params["input_kernel"].std(axis=(0, 2)), width**-0.5, rtol=0.03)
     np.testing.assert_allclose(
         params["recurrent_kernel"].std(axis=(0, 2)), features**-0.5, rtol=0.03
@@ -274,7 +274,7 @@ def test_how_the_other_cells_start() -> None:
         (LSTM(features, projection=projection), features),  # its rows are orthonormal
         (SLSTM(features, heads=heads), features // heads),
     ):
-        params = layer.init(jax.random.key(0), jnp.ones((1, 1, width)))["params"]
+        params = jax.jit(layer.init)(jax.random.key(0), jnp.ones((1, 1, width)))["params"]
         for kernel, inputs in (
             (params["input_kernel"], width),
             (params["recurrent_kernel"], recurrent),
@@ -291,8 +291,8 @@ def test_how_the_other_cells_start() -> None:
 
 def test_every_kernel_starts_with_variance_one_over_its_inputs() -> None:
     width, x = 400, jnp.ones((1, 1, 400))
-    attention = SelfAttention(8).init(jax.random.key(0), x)["params"]
-    mlp = GatedMLP(600).init(jax.random.key(1), x)["params"]
+    attention = jax.jit(SelfAttention(8).init)(jax.random.key(0), x)["params"]
+    mlp = jax.jit(GatedMLP(600).init)(jax.random.key(1), x)["params"]
     for kernel, inputs in (
         (attention["key"]["kernel"], width),
         (attention["out"]["kernel"], width),
@@ -307,7 +307,7 @@ def test_every_kernel_starts_with_variance_one_over_its_inputs() -> None:
 def test_an_eager_call_compiles_once() -> None:
     """Two eager calls of one shape trace one scan: the second is found compiled."""
     layer, x = LSTM(H), jnp.ones((B, 33, D))
-    variables = layer.init(jax.random.key(0), x)
+    variables = jax.jit(layer.init)(jax.random.key(0), x)
     layer.apply(variables, x)
     before = recurrence._compiled_scan._cache_size()
     layer.apply(variables, x + 1.0)
@@ -324,6 +324,6 @@ def test_a_state_of_another_batch_is_refused() -> None:
 def test_no_segments_after_segments_is_document_one() -> None:
     """A carried state of document 3 does not leak into a call without segments."""
     layer, x = LSTM(H), jax.random.normal(jax.random.key(0), (B, 5, D))
-    variables = layer.init(jax.random.key(1), x)
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
     _, state = layer.apply(variables, x, None, Context(segments=jnp.full((B, 5), 3)))
     assert_close(layer.apply(variables, x, state)[0], layer.apply(variables, x)[0])

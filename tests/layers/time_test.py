@@ -16,7 +16,7 @@ SEGMENTS = jnp.array([[0, 1, 1, 1, 1, 0, 2], [3, 4, 4, 4, 4, 4, 4]])
 
 def started(layer, x, context=Context()):
     """Parameters that are not at round numbers."""
-    params = layer.init(jax.random.key(1), x, None, context)
+    params = jax.jit(layer.init)(jax.random.key(1), x, None, context)
     noise = np.random.default_rng(2)
     return jax.tree.map(lambda a: a + 0.1 * noise.normal(size=a.shape), params)
 

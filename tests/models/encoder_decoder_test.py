@@ -94,7 +94,7 @@ def test_the_memory_is_what_the_encoder_puts_out() -> None:
     embed = layers.Embed(TARGETS, 4)
     body = layers.Residual(layers.CrossAttention(heads=1))
     model = EncoderDecoder(embed, SequenceModel(embed, body, TiedPerStep(embed)))
-    variables = model.init(jax.random.key(2), TARGET, TARGET)
+    variables = jax.jit(model.init)(jax.random.key(2), TARGET, TARGET)
     tables = [a for a in jax.tree.leaves(variables) if a.shape == (TARGETS, 4)]
     assert len(tables) == 1
     context = model.apply(variables, TARGET, method="encode")

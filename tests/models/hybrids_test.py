@@ -25,7 +25,7 @@ def test_every_parameter_learns_from_the_start(name: str) -> None:
 
     @jax.jit
     def gradient(key):
-        variables = row.layer.init(key, x[:, :1], None, laws.ones(row, 1))
+        variables = jax.jit(row.layer.init)(key, x[:, :1], None, laws.ones(row, 1))
 
         def loss(variables):
             y, _ = row.layer.apply(variables, x, None, context)
@@ -40,7 +40,7 @@ def test_every_parameter_learns_from_the_start(name: str) -> None:
 
 def compare(layer, plain, x=X, context=Context()) -> None:
     """Outputs and gradients of a layer against a plain function of the same parameters."""
-    variables = layer.init(jax.random.key(2), x[:, :1], None, context)
+    variables = jax.jit(layer.init)(jax.random.key(2), x[:, :1], None, context)
     noise = np.random.default_rng(3)
     params = jax.tree.map(lambda a: a + 0.1 * noise.normal(size=a.shape), variables["params"])
 

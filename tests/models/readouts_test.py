@@ -72,14 +72,14 @@ def test_pooled_readouts_read_the_real_steps(name: str) -> None:
 
 def test_no_segments_are_all_real() -> None:
     for readout, _ in POOLED.values():
-        variables = readout.init(jax.random.key(1), X)
+        variables = jax.jit(readout.init)(jax.random.key(1), X)
         ones = Context(jnp.ones_like(SEGMENTS))
         assert_close(readout.apply(variables, X), readout.apply(variables, X, ones), 0.0)
 
 
 def test_the_weights_of_attention_pooling_are_sown() -> None:
     readout = models.AttentionPooled(2, 3)
-    variables = readout.init(jax.random.key(1), X)
+    variables = jax.jit(readout.init)(jax.random.key(1), X)
     _, notes = readout.apply(variables, X, Context(SEGMENTS), mutable=["intermediates"])
     (weights,) = notes["intermediates"]["weights"]
     assert not weights[~REAL].any()
@@ -89,7 +89,7 @@ def test_the_weights_of_attention_pooling_are_sown() -> None:
 def test_a_classifier_does_not_stream_and_pads_freely() -> None:
     model = models.SequenceModel(layers.Dense(4), layers.LSTM(4), models.Last(2))
     assert not model.streams
-    variables = model.init(jax.random.key(1), X)
+    variables = jax.jit(model.init)(jax.random.key(1), X)
     y, state = model.apply(variables, X, None, Context(SEGMENTS))
     assert state == () and y.shape == (3, 2)
     alone, _ = model.apply(variables, X[:1, :3])
@@ -132,7 +132,7 @@ def test_a_tied_readout_says_that_widths_differ() -> None:
     embed = layers.Embed(7, 4)
     model = models.SequenceModel(embed, layers.Dense(3), models.TiedPerStep(embed))
     with pytest.raises(ValueError, match=r"TiedPerStep: x is 3 wide, the table 4.*Dense\(4\)"):
-        model.init(jax.random.key(0), jnp.ones((1, 2), int))
+        jax.jit(model.init)(jax.random.key(0), jnp.ones((1, 2), int))
 
 
 def test_joint_readouts_are_the_readouts_beside_each_other() -> None:

@@ -18,7 +18,7 @@ def model(body: layers.SequenceLayer, dtype=jnp.float32) -> SequenceModel:
 
 def test_going_on_from_a_state_is_running_on() -> None:
     one = model(layers.LSTM(8))
-    variables = one.init(jax.random.key(1), TOKENS)
+    variables = jax.jit(one.init)(jax.random.key(1), TOKENS)
     wanted, _ = one.apply(variables, TOKENS)
     first, state = one.apply(variables, TOKENS[:, :4])
     second, _ = one.apply(variables, TOKENS[:, 4:], state)
@@ -28,7 +28,7 @@ def test_going_on_from_a_state_is_running_on() -> None:
 def test_a_model_that_does_not_stream_takes_its_own_empty_state() -> None:
     one = model(layers.SelfAttention(2, causal=False))
     assert not one.streams
-    variables = one.init(jax.random.key(1), TOKENS)
+    variables = jax.jit(one.init)(jax.random.key(1), TOKENS)
     _, state = one.apply(variables, TOKENS)
     assert state == ()
     one.apply(variables, TOKENS, state)
@@ -38,7 +38,7 @@ def test_a_model_that_does_not_stream_takes_its_own_empty_state() -> None:
 
 def test_predictions_are_float32_and_segments_reach_the_layers() -> None:
     one = model(layers.LSTM(8), dtype=jnp.bfloat16)
-    variables = one.init(jax.random.key(1), TOKENS)
+    variables = jax.jit(one.init)(jax.random.key(1), TOKENS)
     segments = jnp.array([[1, 1, 1, 2, 2, 2, 2]] * 2)
     logits, _ = one.apply(variables, TOKENS, None, Context(segments=segments))
     alone, _ = one.apply(variables, TOKENS[:, 3:])
