@@ -52,8 +52,6 @@ from recattn_jax.data.tokenizers import (
     ByteTokenizer,
     CharTokenizer,
     Tokenizer,
-    load_tokenizer,
-    save_tokenizer,
 )
 from recattn_jax.data.vocabularies import (
     Labels,
@@ -93,7 +91,6 @@ __all__ = [
     "join_words",
     "labelled_tsv",
     "lanes",
-    "load_tokenizer",
     "load_vocabularies",
     "packed",
     "pair_examples",
@@ -102,7 +99,6 @@ __all__ = [
     "prepared_records",
     "python_docs",
     "record_data",
-    "save_tokenizer",
     "save_vocabularies",
     "scan",
     "spell",

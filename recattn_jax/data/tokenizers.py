@@ -3,16 +3,14 @@
 import codecs
 import dataclasses
 import functools
-import json
 import operator
-import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol, SupportsIndex, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int
 
-from recattn_jax.errors import StorageError, UserError
+from recattn_jax.errors import UserError
 
 
 @runtime_checkable  # for the annotations that tests check
@@ -185,17 +183,3 @@ def from_json(data: Any) -> Tokenizer:
         case {"kind": "char", "characters": str(characters)}:
             return CharTokenizer(characters)
     raise ValueError(f"describes no tokenizer: {data!r:.80}")
-
-
-def save_tokenizer(tokenizer: Tokenizer, path: str | pathlib.Path) -> None:
-    """Writes `tokenizer` to the JSON file `path`."""
-    text = json.dumps(tokenizer.to_json(), ensure_ascii=True)
-    pathlib.Path(path).write_text(text + "\n", encoding="ascii")
-
-
-def load_tokenizer(path: str | pathlib.Path) -> Tokenizer:
-    """Returns the tokenizer saved at `path`; StorageError if there is none that can be read."""
-    try:
-        return from_json(json.loads(pathlib.Path(path).read_text(encoding="ascii")))
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: no tokenizer can be read from it ({error})") from error

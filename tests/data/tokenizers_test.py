@@ -1,7 +1,7 @@
 import pytest
 
-from recattn_jax.data import ByteTokenizer, CharTokenizer, load_tokenizer, save_tokenizer
-from recattn_jax.errors import StorageError, UserError
+from recattn_jax.data import ByteTokenizer, CharTokenizer, load_vocabularies, save_vocabularies
+from recattn_jax.errors import UserError
 
 TEXT = "naïve café, 日本語, 🎭\nend"
 TOKENIZERS = [ByteTokenizer(), CharTokenizer.of([TEXT])]
@@ -76,14 +76,5 @@ def test_bad_alphabets(characters):
 
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_save_and_load(tokenizer, tmp_path):
-    save_tokenizer(tokenizer, tmp_path / "tokenizer.json")
-    assert load_tokenizer(tmp_path / "tokenizer.json") == tokenizer
-
-
-@pytest.mark.parametrize("content", [None, "{", '{"kind": "other"}', "[]"])
-def test_what_is_no_tokenizer_is_named(content, tmp_path):
-    path = tmp_path / "tokenizer.json"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(StorageError, match="tokenizer.json"):
-        load_tokenizer(path)
+    save_vocabularies({"text": tokenizer}, tmp_path / "vocabularies.json")
+    assert load_vocabularies(tmp_path / "vocabularies.json") == {"text": tokenizer}
