@@ -170,6 +170,7 @@ TABLE = {
         layers.Chunked(layers.SelfAttention(2, causal=False, window=4), size=4)
     ),
     "Local": Row(layers.Local(layers.RNN(4), window=3), reach=3),
+    "Final": Row(layers.Serial((layers.Final(), layers.LSTM(6)))),
     "Feedback": Row(
         layers.Feedback(
             layers.Serial((layers.LSTM(6), layers.Residual(layers.CrossAttention(2)))), features=6
@@ -210,6 +211,7 @@ TABLE = {
     "hybrids.bahdanau_decoder": Row(hybrids.bahdanau_decoder(6, WIDTH, hidden=5), memory=True),
     "hybrids.luong_decoder": Row(hybrids.luong_decoder(6, depth=1), memory=True),
     "hybrids.gnmt_decoder": Row(hybrids.gnmt_decoder(4, WIDTH, hidden=5, depth=3), memory=True),
+    "hybrids.pre_norm": Row(hybrids.pre_norm(layers.RNN(WIDTH), 0.1)),
     "hybrids.pre_norm_block": Row(hybrids.pre_norm_block(layers.RNN(WIDTH), 12, 0.1)),
     "hybrids.gated_linear_recurrence": Row(hybrids.gated_linear_recurrence(5, width=4, heads=2)),
     "hybrids.griffin": Row(hybrids.griffin(WIDTH, 2, 3, hidden=8, depth=3, dropout=0.0)),

@@ -33,6 +33,7 @@ from recattn_jax.data.pipelines import (
 )
 from recattn_jax.data.readers import (
     conll,
+    find_file,
     intent_slots,
     labelled_tsv,
     parallel_text,
@@ -87,6 +88,7 @@ __all__ = [
     "balanced",
     "bucketed",
     "conll",
+    "find_file",
     "intent_slots",
     "join_words",
     "labelled_tsv",

@@ -148,18 +148,20 @@ class SubwordTokenizer:
 
     Args:
         model: of sentencepiece, as `of` trains it.
+        lowercase: whether text is lower-cased first; decoding then is an inverse up to case.
 
     Raises:
         ValueError: for another model.
 
     Example:
-        tokenizer = SubwordTokenizer.of(texts, 4000)
+        tokenizer = SubwordTokenizer.of(texts, 4000, lowercase=False)
         ids = tokenizer.encode("unbelievably")
 
     Paper: Kudo and Richardson, "SentencePiece", arXiv 1808.06226, 2018.
     """
 
     model: bytes = dataclasses.field(repr=False)
+    lowercase: bool
 
     symbol = "subword"
     separator = 1
@@ -173,13 +175,14 @@ class SubwordTokenizer:
             raise ValueError("model: was not trained by SubwordTokenizer.of")
 
     @classmethod
-    def of(cls, texts: Iterable[str], size: int) -> "SubwordTokenizer":
+    def of(cls, texts: Iterable[str], size: int, lowercase: bool) -> "SubwordTokenizer":
         """Trains on `texts`, and returns the tokenizer with `size` ids.
 
         The same texts and size give the same model. 258 ids are bytes, the separator and one that
         is never used; the characters of the texts need one each.
         """
-        lines = [line for text in texts for line in text.split("\n") if line]
+        lowered = (text.lower() if lowercase else text for text in texts)
+        lines = [line for text in lowered for line in text.split("\n") if line]
         if not lines:
             raise UserError("subwords: the texts are empty; give some text")
         model = io.BytesIO()
@@ -207,7 +210,7 @@ class SubwordTokenizer:
             # It begins with places in the source of sentencepiece, in brackets.
             reason = " ".join(str(error).rsplit("] ", 1)[-1].split()).split(". Increase")[0]
             raise UserError(f"subwords: a vocabulary of {size} cannot be made: {reason}") from None
-        return cls(model.getvalue())
+        return cls(model.getvalue(), lowercase)
 
     @property
     def vocabulary_size(self) -> int:
@@ -232,7 +235,7 @@ class SubwordTokenizer:
     def encode(self, text: str) -> Int[np.ndarray, "N"]:
         """Returns the ids of the pieces of `text`."""
         tokenizers.checked_text(text)
-        return np.array(self._processor.encode(text), np.int32)
+        return np.array(self._processor.encode(text.lower() if self.lowercase else text), np.int32)
 
     def decode(self, ids: Iterable[SupportsIndex]) -> str:
         """Returns the text of `ids`; separators become nothing."""
@@ -262,7 +265,8 @@ class SubwordTokenizer:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `from_json` makes the same tokenizer from."""
-        return {"kind": "subword", "model": base64.b64encode(self.model).decode("ascii")}
+        model = base64.b64encode(self.model).decode("ascii")
+        return {"kind": "subword", "model": model, "lowercase": self.lowercase}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -324,8 +328,8 @@ def from_json(data: Any) -> Vocabulary:
     match data:
         case {"kind": "word", "words": [*words], "lowercase": bool(low), "spaced": bool(spaced)}:
             return WordTokenizer(tuple(map(str, words)), low, spaced)
-        case {"kind": "subword", "model": str(model)}:
-            return SubwordTokenizer(base64.b64decode(model, validate=True))
+        case {"kind": "subword", "model": str(model), "lowercase": bool(low)}:
+            return SubwordTokenizer(base64.b64decode(model, validate=True), low)
         case {"kind": "labels", "names": [*names]}:
             return Labels(tuple(map(str, names)))
     return tokenizers.from_json(data)

@@ -25,6 +25,7 @@ from recattn_jax.layers.convolution import CausalConvolution, ConvolutionState
 from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention, LocationState
 from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
 from recattn_jax.layers.feedback_memory import FeedbackMemory, FeedbackMemoryState
+from recattn_jax.layers.final import Final
 from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
 from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
 from recattn_jax.layers.noise import Noise
@@ -96,6 +97,7 @@ __all__ = [
     "FeedbackMemory",
     "FeedbackMemoryState",
     "FeedbackState",
+    "Final",
     "FixedGate",
     "Gate",
     "GatedMLP",

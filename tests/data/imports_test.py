@@ -22,7 +22,7 @@ prepared(folder / book.name / "1.0.0", "text")
 (folder / "rows.tsv").write_text("one\\ta\\ntwo\\tb\\n" * 9)
 rows = labelled_tsv({"train": folder / "rows.tsv"}, folder, 0, 1)
 prepared_records(folder / rows.name / "1.0.0", {"text": "text", "label": "label"})
-SubwordTokenizer.of(rows.texts("train"), 265)
+SubwordTokenizer.of(rows.texts("train"), 265, lowercase=False)
 source = python_docs(folder)
 stream = tokenize(source, "validation", ByteTokenizer(), folder)
 with windows(stream, 2, 16, seed=0).batches(0) as batches:

@@ -16,7 +16,7 @@ from recattn_jax.errors import StorageError, UserError
 
 TEXTS = ["The cat sat on the mat.", "The dog, the naïve dog, sat.\nIt's late — the cat sleeps."]
 WORDS = WordTokenizer.of(TEXTS, 100, lowercase=True)
-SUBWORDS = SubwordTokenizer.of(TEXTS * 3, 300)
+SUBWORDS = SubwordTokenizer.of(TEXTS * 3, 300, lowercase=False)
 HARD = ["naïve 日本語 🎭\n\tend ", " <unk> <separator> <0x41> ", "", " ", "\x00é", TEXTS[1]]
 
 
@@ -110,15 +110,15 @@ def test_subwords_come_back_exactly(text):
 
 
 def test_training_subwords_is_deterministic_and_has_the_size():
-    assert SubwordTokenizer.of(TEXTS * 3, 300) == SUBWORDS
+    assert SubwordTokenizer.of(TEXTS * 3, 300, lowercase=False) == SUBWORDS
     assert SUBWORDS.vocabulary_size == 300
-    assert SubwordTokenizer.of(TEXTS, 290) != SUBWORDS
+    assert SubwordTokenizer.of(TEXTS, 290, lowercase=False) != SUBWORDS
     assert len(SUBWORDS.encode("the cat sat")) < len("the cat sat") - 2
 
 
 def test_long_lines_are_not_left_out():
     long = "zyx" * 3000
-    assert len(SubwordTokenizer.of([long, "ab"], 268).encode("zyx" * 4)) < 12
+    assert len(SubwordTokenizer.of([long, "ab"], 268, lowercase=False).encode("zyx" * 4)) < 12
 
 
 def test_cut_characters_are_replaced():
@@ -138,7 +138,7 @@ def test_cut_characters_are_replaced():
 )
 def test_subwords_that_cannot_be_trained(texts, size, message):
     with pytest.raises(UserError, match=message) as error:
-        SubwordTokenizer.of(texts, size)
+        SubwordTokenizer.of(texts, size, lowercase=False)
     assert "\n" not in str(error.value)
 
 
@@ -149,7 +149,7 @@ def test_half_a_surrogate_pair_is_named():
 
 def test_a_model_that_is_none_of_ours():
     with pytest.raises(ValueError, match="cannot read"):
-        SubwordTokenizer(b"junk")
+        SubwordTokenizer(b"junk", lowercase=False)
 
 
 # Labels.

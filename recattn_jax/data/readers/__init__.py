@@ -1,6 +1,7 @@
 """Readers of text with labels, tags or targets, one file a format: from files to a `Source`."""
 
 from recattn_jax.data.readers.columns import conll
+from recattn_jax.data.readers.files import find_file
 from recattn_jax.data.readers.intents import intent_slots
 from recattn_jax.data.readers.parallel import parallel_text
 from recattn_jax.data.readers.prepared import prepared_records
@@ -13,6 +14,7 @@ from recattn_jax.data.readers.word_text import word_text
 
 __all__ = [
     "conll",
+    "find_file",
     "intent_slots",
     "labelled_tsv",
     "parallel_text",

@@ -96,7 +96,7 @@ def read(path: Path) -> File:
     return File(place, _unpacked(place, data) if place.suffix == ".gz" else data)
 
 
-def find(folder: Path, name: str) -> pathlib.Path:
+def find_file(folder: Path, name: str) -> pathlib.Path:
     """Returns the file `name`, or `name.gz`, of a folder; UserError where there is neither."""
     place = pathlib.Path(folder).expanduser()
     for path in (place / name, place / f"{name}.gz"):

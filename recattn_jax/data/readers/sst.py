@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from recattn_jax.data.builders import RecordsBuilder
-from recattn_jax.data.readers.files import File, Path, find, open_files
+from recattn_jax.data.readers.files import File, Path, find_file, open_files
 from recattn_jax.data.records import LABELLED, Record, Source
 from recattn_jax.errors import UserError
 
@@ -51,7 +51,8 @@ def sst(folder: Path, data_dir: Path, classes: int) -> Source:
         raise UserError(f"classes: expected 2 or 5, found {classes}")
     names = _CLASSES[classes]
     paths = {
-        split: [find(folder, f"stsa.{_NAMES[classes]}.{part}")] for split, part in _FILES.items()
+        split: [find_file(folder, f"stsa.{_NAMES[classes]}.{part}")]
+        for split, part in _FILES.items()
     }
 
     def parse(files: Sequence[File]) -> list[Record]:

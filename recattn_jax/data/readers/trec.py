@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from recattn_jax.data.builders import RecordsBuilder
-from recattn_jax.data.readers.files import CARVED, File, Path, find, open_files
+from recattn_jax.data.readers.files import CARVED, File, Path, find_file, open_files
 from recattn_jax.data.records import LABELLED, Record, Source
 
 _COARSE = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
@@ -47,7 +47,7 @@ def trec(folder: Path, data_dir: Path, fine: bool, validation: float = CARVED) -
         lines = enumerate(files[0].lines("latin-1"), 1)
         return [_record(files[0], number, line, fine) for number, line in lines]
 
-    paths = {split: [find(folder, name)] for split, name in _FILES.items()}
+    paths = {split: [find_file(folder, name)] for split, name in _FILES.items()}
     classes = () if fine else _COARSE
     return open_files(RecattnTrec, paths, parse, data_dir, validation, (str(fine),), classes)
 

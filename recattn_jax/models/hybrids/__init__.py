@@ -4,7 +4,11 @@ Every number is an argument: defaults live in experiments. Memory for `CrossAtte
 the context, as `models.EncoderDecoder` hands it over.
 """
 
-from recattn_jax.models.hybrids.blocks import gated_linear_recurrence, pre_norm_block
+from recattn_jax.models.hybrids.blocks import (
+    gated_linear_recurrence,
+    pre_norm,
+    pre_norm_block,
+)
 from recattn_jax.models.hybrids.decoders import (
     bahdanau_decoder,
     gnmt_decoder,
@@ -55,6 +59,7 @@ __all__ = [
     "luong_decoder",
     "mapped_decoder",
     "mapped_encoder",
+    "pre_norm",
     "pre_norm_block",
     "r_transformer",
     "recurrence_attends_to_input",

@@ -1,0 +1,132 @@
+"""From labelled text and a model to an experiment."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.common import settings
+from recattn_jax.data import (
+    TEXT,
+    Data,
+    Examples,
+    Labels,
+    Pipeline,
+    Source,
+    WordTokenizer,
+    balanced,
+    bucketed,
+    record_data,
+    text_examples,
+)
+from recattn_jax.errors import UserError
+from recattn_jax.layers import SequenceLayer
+from recattn_jax.models import Readout, SequenceModel
+from recattn_jax.tasks import Classification, losses
+from recattn_jax.training import Experiment, Optimization
+
+
+def numbers() -> dict[str, Any]:
+    """The numbers that `classification` and `vocabulary` read."""
+    return dict(
+        classes=2,
+        class_weights="",  # one number a class, with commas, in the order of their names
+        gamma=0.0,  # of the focal loss; 0 is cross-entropy
+        smoothing=0.0,  # of the labels; not with gamma
+        balance=False,  # draw the examples of each class equally often
+        words=8_000,  # of the vocabulary, at most: the most frequent of the training text
+        lowercase=True,
+        batch=32,
+        length=64,  # steps of the widest rows; others are half of it
+    )
+
+
+def vocabulary(c: ConfigDict) -> int:
+    """How many symbols an embedding must hold: the words, unknown ones, and the separator."""
+    return int(c.words) + 2
+
+
+def classification(
+    c: ConfigDict,
+    source: Callable[[Path], Source],
+    spaced: bool,
+    frontend: SequenceLayer,
+    body: SequenceLayer,
+    readout: Readout,
+    optimization: Optimization,
+) -> Experiment:
+    """An experiment that puts one label on a text.
+
+    Args:
+      c: the config.
+      source: from the folder for prepared data to the records.
+      spaced: whether the words of the text stand between spaces already.
+      frontend: from word ids below `vocabulary(c)`.
+      body: mixes the steps.
+      readout: pools them to `c.classes` logits.
+      optimization: how parameters move.
+    """
+
+    def data() -> Data:
+        found = source(settings.data_dir(c))
+        labels = Labels.of([*found.classes, *(record["label"] for record in found.splits["train"])])
+        if len(labels.names) != c.classes:
+            raise UserError(
+                f"classes is {c.classes}, but the training text has {len(labels.names)}: "
+                f"{', '.join(labels.names)}; set --config.classes={len(labels.names)}"
+            )
+        words = WordTokenizer.of(found.texts("train"), c.words, c.lowercase, spaced)
+        return record_data(
+            found.splits,
+            found.summary(),
+            {"text": words, "label": labels},
+            functools.partial(text_examples, length=c.length),
+            pipeline,
+        )
+
+    def pipeline(examples: Examples, host: int, hosts: int) -> Pipeline:
+        widths = sorted({max(1, c.length // 2), c.length})
+        weights = balanced(examples.labels) if c.balance and examples.split == "train" else None
+        return bucketed(examples, c.batch, widths, c.seed, host, hosts, weights)
+
+    return Experiment(
+        model=SequenceModel(frontend, body, readout),
+        task=Classification(c.classes, loss(c)),
+        data=data,
+        batch=TEXT.batch(c.batch, c.length),
+        optimization=optimization,
+        cadence=settings.cadence(c),
+        layout=settings.layout(c),
+        seed=c.seed,
+    )
+
+
+def loss(c: ConfigDict) -> losses.Loss:
+    """The loss that the numbers describe.
+
+    Raises:
+      UserError: class weights that are no numbers, or not one a class; smoothing and gamma at once.
+    """
+    weights = None
+    if c.class_weights:
+        try:
+            weights = tuple(float(weight) for weight in c.class_weights.split(","))
+        except ValueError:
+            weights = ()
+        if len(weights) != c.classes:
+            raise UserError(
+                f"class_weights is {c.class_weights!r}, must be {c.classes} numbers with commas"
+            )
+    if c.gamma and c.smoothing:
+        raise UserError("gamma and smoothing are both set; the focal loss takes no smoothing")
+    if c.gamma:
+        return functools.partial(losses.focal, gamma=c.gamma, weights=weights)
+    return functools.partial(losses.cross_entropy, smoothing=c.smoothing, weights=weights)
+
+
+def tiny(c: ConfigDict) -> ConfigDict:
+    """The same experiment in seconds."""
+    c.update(batch=8, length=16, words=50, steps=2, evaluate_every=2, save_every=2)
+    return c

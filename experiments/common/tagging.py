@@ -1,0 +1,127 @@
+"""From tagged text and a model to an experiment."""
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.common import settings
+from recattn_jax.data import (
+    TAGGED,
+    TAGGED_AND_LABELLED,
+    ByteTokenizer,
+    Data,
+    Examples,
+    Labels,
+    Pipeline,
+    Source,
+    SubwordTokenizer,
+    Tokenizer,
+    Vocabulary,
+    WordTokenizer,
+    bucketed,
+    record_data,
+    tagged_examples,
+)
+from recattn_jax.errors import UserError, choose
+from recattn_jax.layers import SequenceLayer
+from recattn_jax.models import Readout, SequenceModel
+from recattn_jax.tasks import Tagging, losses
+from recattn_jax.training import Experiment, Optimization
+
+
+def numbers() -> dict[str, Any]:
+    """The numbers that `tagging`, `vocabulary` and `unmarked` read."""
+    return dict(
+        tags=3,  # how many there are, O included
+        intents=0,  # how many labels of whole texts there are; 0 for none
+        symbols="words",  # what is read: words, subwords or bytes
+        vocabulary=8_000,  # how many of them, at most; there are 256 bytes
+        lowercase=False,
+        smoothing=0.0,  # of the tags
+        batch=32,
+        length=64,  # symbols of the widest rows; others are half of it
+    )
+
+
+def vocabulary(c: ConfigDict) -> int:
+    """How many symbols an embedding must hold: with unknown ones, and the separator."""
+    return 257 if c.symbols == "bytes" else int(c.vocabulary) + 2
+
+
+def tagging(
+    c: ConfigDict,
+    source: Callable[[Path], Source],
+    frontend: SequenceLayer,
+    body: SequenceLayer,
+    readout: Readout,
+    optimization: Optimization,
+) -> Experiment:
+    """An experiment that puts a tag on every word, and with intents a label on the whole text.
+
+    Args:
+      c: the config.
+      source: from the folder for prepared data to the records.
+      frontend: from ids below `vocabulary(c)`.
+      body: mixes the steps.
+      readout: to `c.tags` logits a step; with intents a `Joint` of these and `c.intents` a text.
+      optimization: how parameters move.
+    """
+
+    def data() -> Data:
+        found = source(settings.data_dir(c))
+        train = found.splits["train"]
+        vocabularies: dict[str, Vocabulary] = {
+            "text": tokenizer(c, [record["tokens"] for record in train]),
+            "tag": _counted(c, "tags", (tag for record in train for tag in record["tags"])),
+        }
+        if c.intents:
+            vocabularies["label"] = _counted(c, "intents", (record["label"] for record in train))
+        examples = functools.partial(tagged_examples, length=c.length)
+        return record_data(found.splits, found.summary(), vocabularies, examples, pipeline)
+
+    def pipeline(examples: Examples, host: int, hosts: int) -> Pipeline:
+        widths = sorted({max(1, c.length // 2), c.length})
+        return bucketed(examples, c.batch, widths, c.seed, host, hosts)
+
+    loss = functools.partial(losses.cross_entropy, smoothing=c.smoothing, weights=None)
+    return Experiment(
+        model=SequenceModel(frontend, body, readout),
+        task=Tagging(c.tags, loss, c.intents),
+        data=data,
+        batch=(TAGGED_AND_LABELLED if c.intents else TAGGED).batch(c.batch, c.length),
+        optimization=optimization,
+        cadence=settings.cadence(c),
+        layout=settings.layout(c),
+        seed=c.seed,
+    )
+
+
+def tokenizer(c: ConfigDict, texts: list[list[str]]) -> Tokenizer:
+    """What cuts words into symbols, made of the training text."""
+    makers: dict[str, Callable[[], Tokenizer]] = {
+        "words": lambda: WordTokenizer.of_words(
+            (word for words in texts for word in words), c.vocabulary, c.lowercase
+        ),
+        "subwords": lambda: SubwordTokenizer.of(map(" ".join, texts), c.vocabulary, c.lowercase),
+        "bytes": ByteTokenizer,
+    }
+    return choose(makers, c.symbols, "symbols")()
+
+
+def _counted(c: ConfigDict, key: str, found: Any) -> Labels:
+    labels = Labels.of(found)
+    if len(labels.names) != c[key]:
+        raise UserError(
+            f"{key} is {c[key]}, but the training text has {len(labels.names)}: "
+            f"{', '.join(labels.names)}; set --config.{key}={len(labels.names)}"
+        )
+    return labels
+
+
+def tiny(c: ConfigDict) -> ConfigDict:
+    """The same experiment in seconds."""
+    c.update(batch=8, length=32, vocabulary=400, steps=2, evaluate_every=2, save_every=2)
+    return c

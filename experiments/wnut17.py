@@ -1,0 +1,74 @@
+"""Names of people, places and things that are new, in noisy text, without pretrained vectors.
+
+    python -m launch.train --config=experiments/wnut17.py --config.folder=FOLDER
+
+where FOLDER holds `wnut17train.conll`, `emerging.dev.conll` and `emerging.test.annotated`, perhaps
+as .gz. Two bidirectional LSTMs, each beside self-attention, over the bytes of the text; a tag is
+read off the last byte of its word. With --config.mixer=lstm or --config.mixer=attention it is one
+half of itself.
+
+Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
+
+Reference: strict entity F1 of 41.9, the best of the shared task, with pretrained vectors (from
+memory).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.common import sentences, settings, tagging
+from recattn_jax.data import Source, conll, find_file
+from recattn_jax.models import PerStep
+from recattn_jax.training import Experiment
+
+FILES = {
+    "train": "wnut17train.conll",
+    "validation": "emerging.dev.conll",
+    "test": "emerging.test.annotated",
+}
+
+
+def get_config() -> ConfigDict:
+    """All numbers of the experiment."""
+    return settings.numbers(
+        **sentences.numbers() | dict(depth=2, dropout=0.3, embedding=0.5),
+        **tagging.numbers() | dict(tags=13, symbols="bytes", length=192),
+        folder="",
+        steps=1200,
+        evaluate_every=200,
+        score_every=200,
+    )
+
+
+def build(c: ConfigDict) -> Experiment:
+    """The experiment that the numbers describe; opens no data."""
+
+    def source(data_dir: Path) -> Source:
+        folder = settings.path(c, "folder", ", ".join(FILES.values()))
+        return conll({split: find_file(folder, name) for split, name in FILES.items()}, data_dir)
+
+    return tagging.tagging(
+        c,
+        source,
+        frontend=sentences.embedding(c, tagging.vocabulary(c)),
+        body=sentences.encoder(c),
+        readout=PerStep(c.tags),
+        optimization=settings.adamw(c),
+    )
+
+
+def sweep() -> dict[str, Any]:
+    """What is worth varying."""
+    return {
+        "peak_lr": (1e-3, 3e-3, 1e-2),
+        "mixer": ("lstm", "attention", "lstm+attention"),
+        "dropout": (0.2, 0.3, 0.5),
+    }
+
+
+def tiny(c: ConfigDict) -> ConfigDict:
+    """The same experiment in seconds."""
+    c.update(width=16, heads=2)
+    return tagging.tiny(c)
