@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NoReturn
 
 import absl.app
@@ -127,6 +127,17 @@ def required(flag_values: flags.FlagValues, name: str) -> str:
     if not value:
         raise UserError(f"--{name} is missing: {flag_values[name].help}")
     return value
+
+
+def refuse(flag_values: flags.FlagValues, names: Sequence[str], reason: str) -> None:
+    """Sees to it that no flag is given that would change nothing.
+
+    Raises:
+      UserError: one of `names` was given.
+    """
+    found = ", ".join(f"--{name}" for name in names if flag_values[name].present)
+    if found:
+        raise UserError(f"{found}: {reason}")
 
 
 def checkpoint(text: str) -> str | int:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from absl import flags
 
-from launch import app
+from launch import app, search
 from recattn_jax.data import Data
 from recattn_jax.errors import UserError
 from recattn_jax.training.evaluation import evaluate
@@ -23,9 +23,11 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     flags.DEFINE_string(
         "split", "validation", "which part of the data to evaluate on", flag_values=flag_values
     )
+    search.define_flags(flag_values)
 
     def main() -> None:
         run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
+        run = search.with_search(run, flag_values)
         data = run.experiment.data()
         if flag_values.split not in data.evaluation:
             known = ", ".join(sorted(data.evaluation))
@@ -34,8 +36,8 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         pipeline = data.evaluation[flag_values.split]
         say = functools.partial(print, file=sys.stderr)
         metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, say)
-        line = {"workdir": str(run.path), "step": run.step, "split": flag_values.split} | metrics
-        print(json.dumps(line), flush=True)
+        line = {"workdir": str(run.path), "step": run.step, "split": flag_values.split}
+        print(json.dumps(line | search.given(flag_values) | metrics), flush=True)
 
     return argv, main
 

@@ -1,8 +1,17 @@
-"""Continues a prompt with a trained language model; the text streams to stdout, prompt first.
+"""Applies a trained model: goes on from a prompt, or answers stdin line by line.
+
+A language model writes the prompt and then text, as it comes:
 
   python -m launch.generate --workdir=runs/a --prompt="ROMEO:" --tokens=500 --temperature=0.8
 
 `--prompt=-` reads the prompt from stdin; without a prompt the text begins as a new document does.
+
+A model that classifies, tags, translates or summarises writes one line for each line of stdin:
+
+  python -m launch.generate --workdir=runs/b < lines.txt
+  python -m launch.generate --workdir=runs/b --beams=4 --length_penalty=0.6 < lines.txt
+
+Words to tag stand between spaces. An empty line is answered by an empty line.
 """
 
 import itertools
@@ -11,16 +20,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from absl import flags
 
-from launch import app
+from launch import app, lines, search
 from recattn_jax.data import Tokenizer, Vocabulary
 from recattn_jax.decoding import Sampler, generate
 from recattn_jax.errors import UserError
-from recattn_jax.training.runs import load_run
+from recattn_jax.tasks import Scored
+from recattn_jax.training.prediction import LinePredictor
+from recattn_jax.training.runs import Run, load_run
+
+LANGUAGE_MODEL_FLAGS = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed", "stop")
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
     """Defines the flags: see `app.Command`."""
     app.define_run_flags(flag_values)
+    search.define_flags(flag_values)
     flags.DEFINE_string(
         "prompt", "", "text to continue; - reads it from stdin", flag_values=flag_values
     )
@@ -43,27 +57,65 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     )  # fmt: skip
 
     def main() -> None:
-        sampler = Sampler(flag_values.temperature, flag_values.top_k, flag_values.top_p)
         run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
-        tokenizer = text_tokenizer(run.vocabularies)
-        prompt = read_prompt(flag_values.prompt)
-        ids = generate(
-            run.experiment.model,
-            run.params,
-            tokenizer.encode(prompt).tolist(),
-            separator=tokenizer.separator,
-            n_tokens=flag_values.tokens,
-            sampler=sampler,
-            seed=flag_values.seed,
-            stop_at_separator=flag_values.stop,
-        )
+        run = search.with_search(run, flag_values)
         # A terminal that cannot show a character gets a question mark, not an end.
         sys.stdout.reconfigure(errors="replace")
-        for text in itertools.chain([prompt], texts(tokenizer, ids), ["\n"]):
-            sys.stdout.write(text)
-            sys.stdout.flush()
+        if isinstance(run.experiment.task, Scored):
+            reason = f"{run.path} holds no language model; it answers the lines of stdin"
+            app.refuse(flag_values, LANGUAGE_MODEL_FLAGS, reason)
+            answer_lines(run)
+        else:
+            continue_prompt(run, flag_values)
 
     return argv, main
+
+
+def answer_lines(run: Run) -> None:
+    """Writes a line for each line of stdin; what was cut off from one is said on stderr.
+
+    Raises:
+      UserError: a line cannot be read; those before it were answered.
+    """
+    if sys.stdin.isatty():
+        print("every line is answered; Ctrl-D ends", file=sys.stderr)
+    predictor = LinePredictor(run.experiment, run.params, run.vocabularies)
+    number = 0
+    for questions in lines.arriving(sys.stdin.buffer, predictor.read):
+        answers = predictor.answers(questions)
+        for question, answer in zip(questions, answers, strict=True):
+            number += 1
+            if question.left_out:
+                print(
+                    f"line {number}: its last {question.left_out} steps were not read; it is longer"
+                    " than the rows of training",
+                    file=sys.stderr,
+                )
+            print(answer, flush=True)
+
+
+def continue_prompt(run: Run, flag_values: flags.FlagValues) -> None:
+    """Writes the prompt and what the language model makes of it.
+
+    Raises:
+      UserError: this is no language model, or a flag is out of its range.
+    """
+    sampler = Sampler(flag_values.temperature, flag_values.top_k, flag_values.top_p)
+    tokenizer = text_tokenizer(run.vocabularies)
+    prompt = read_prompt(flag_values.prompt)
+    ids = generate(
+        run.experiment.model,
+        run.params,
+        tokenizer.encode(prompt).tolist(),
+        separator=tokenizer.separator,
+        n_tokens=flag_values.tokens,
+        sampler=sampler,
+        seed=flag_values.seed,
+        stop_at_separator=flag_values.stop,
+    )
+    for text in itertools.chain([prompt], texts(tokenizer, ids), ["\n"]):
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def text_tokenizer(vocabularies: Mapping[str, Vocabulary]) -> Tokenizer:

@@ -95,6 +95,14 @@ PAIRS = Kind(
 )
 """Sequence to sequence."""
 
+PADDING = {
+    name: number
+    for kind in (TEXT, TAGGED, PAIRS)
+    for part in kind.parts
+    for name, number in {**part.padding, part.segments: 0}.items()
+}
+"""The number that stands on padding, for every array of these kinds that has steps."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Examples:
