@@ -1,15 +1,22 @@
 """Compares runs: a table on stdout and in <workdir>/report.md, and figures of their loss curves.
 
-python -m launch.report --workdir=runs
+  python -m launch.report --workdir=runs
+  python -m launch.report --workdir=runs --record
+
+The second evaluates every finished run that experiments/results.jsonl does not have yet, appends a
+line for it, and makes experiments/RESULTS.md and its figure anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import jax
 from absl import flags
 
 from launch import app
-from recattn_jax.analysis.figures import loss_curves
+from launch.evaluate import check_vocabularies
+from recattn_jax.analysis.figures import comparison, loss_curves
 from recattn_jax.analysis.reports import (
     RunSummary,
     as_markdown,
@@ -19,19 +26,43 @@ from recattn_jax.analysis.reports import (
     numbers,
     table,
 )
-from recattn_jax.errors import UserError
+from recattn_jax.analysis.results import (
+    Result,
+    append_result,
+    check_finished,
+    complete,
+    read_results,
+    recorded,
+    tell,
+)
+from recattn_jax.analysis.results_page import docstring_of, page, panels
+from recattn_jax.errors import RunError, UserError
+from recattn_jax.training.evaluation import evaluate
+from recattn_jax.training.metrics import write_atomically
+from recattn_jax.training.runs import CHECKOUT, load_experiment_file, load_run
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
     """Defines the flags: see `app.Command`."""
     flags.DEFINE_string("workdir", "runs", "folder that holds run folders", flag_values=flag_values)
-    return argv, lambda: report(Path(flag_values.workdir))
+    flags.DEFINE_bool(
+        "record", False, "append finished runs to the committed results", flag_values=flag_values
+    )
+
+    def main() -> None:
+        root = Path(flag_values.workdir)
+        if not root.is_dir():
+            raise UserError(f"--workdir={root}: no such folder")
+        if flag_values.record:
+            record(root, CHECKOUT / "experiments")
+        else:
+            report(root)
+
+    return argv, main
 
 
 def report(root: Path) -> None:
     """Writes the report into `root` and prints its table."""
-    if not root.is_dir():
-        raise UserError(f"--workdir={root}: no such folder")
     runs = find_runs(root)
     if not runs:
         raise UserError(f"--workdir={root}: no run folder in it")
@@ -67,6 +98,81 @@ def draw(root: Path, runs: list[RunSummary]) -> list[Path]:
             loss_curves(found, "loss, nats a token", file)
             files.append(file)
     return files
+
+
+def record(root: Path, folder: Path) -> None:
+    """Appends what runs under `root` reached to the results in `folder`, and makes their page.
+
+    A line is on disk before the next run is evaluated. What has no result is said and left out.
+    """
+    file = folder / "results.jsonl"
+    known = read_results(file)
+    for run in find_runs(root):
+        try:
+            check_finished(run)
+            config_file = in_checkout(str(run.record["config_file"]))
+            defaults = load_experiment_file(CHECKOUT / config_file).get_config().to_dict()
+            told = tell(run, config_file, defaults)
+            if recorded(told, known):
+                print(f"{run.name}: recorded already")
+                continue
+            result = measure(run, told)
+        except RunError as error:
+            print(f"{run.name}: left out: {error}")
+            continue
+        known.append(result)
+        append_result(file, result)
+        value = result.metrics[result.headline]
+        print(f"{run.name}: {result.headline} {value:.4f} on {result.split}", flush=True)
+    write_page(folder, known)
+
+
+def measure(run: RunSummary, told: Mapping[str, Any]) -> Result:
+    """Evaluates a run's best checkpoint on the test split, or validation where there is no test."""
+    trained = load_run(run.path)
+    data = trained.experiment.data()
+    check_vocabularies(trained, data)
+    split = "test" if "test" in data.evaluation else "validation"
+    metrics = evaluate(
+        trained.experiment, trained.params, data.evaluation[split], trained.vocabularies
+    )
+    return complete(
+        told,
+        seed=trained.experiment.seed,
+        data=data.summary.splitlines()[0],
+        split=split,
+        metrics=metrics,
+        step=trained.step,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(trained.params)),
+    )
+
+
+def in_checkout(config_file: str) -> str:
+    """The path of an experiment file, found as a run finds it, relative to the checkout.
+
+    Raises:
+      UserError: it is not there.
+    """
+    file = next((f for f in (Path(config_file), CHECKOUT / config_file) if f.is_file()), None)
+    if file is None or not file.resolve().is_relative_to(CHECKOUT):
+        raise UserError(f"its experiment file {config_file} is not in {CHECKOUT}")
+    return file.resolve().relative_to(CHECKOUT).as_posix()
+
+
+def write_page(folder: Path, results: Sequence[Result]) -> None:
+    """Makes `RESULTS.md` and `results.png`, which is there if there is something to compare."""
+    files = {result.config_file for result in results}
+    docstrings = {
+        file: docstring_of((CHECKOUT / file).read_text(encoding="utf-8"))
+        for file in files
+        if (CHECKOUT / file).exists()
+    }
+    compared, figure = panels(results), folder / "results.png"
+    if compared:
+        comparison(compared, figure)
+    text = page(results, docstrings, figure.name if compared else None)
+    write_atomically(folder / "RESULTS.md", text)
+    print(f"{len(results)} results in {folder / 'RESULTS.md'}")
 
 
 if __name__ == "__main__":

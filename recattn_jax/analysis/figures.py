@@ -1,7 +1,8 @@
-"""Figures of training runs, drawn without a display."""
+"""Figures of training runs and of their results, drawn without a display."""
 
 import dataclasses
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
@@ -30,6 +31,23 @@ class Curve:
     steps: Sequence[int]
     seconds: Sequence[float]
     values: Sequence[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """What is compared in one experiment.
+
+    Args:
+      title: the experiment.
+      quantity: what is compared.
+      maximise: whether more of it is better.
+      bars: by what is compared, its value for each seed, at least one.
+    """
+
+    title: str
+    quantity: str
+    maximise: bool
+    bars: Mapping[str, Sequence[float]]
 
 
 def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
@@ -95,3 +113,81 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
         window = values[max(0, end - width) : end]
         means.append(sum(window) / len(window))
     return means
+
+
+def comparison(panels: Sequence[Panel], path: Path) -> None:
+    """Draws a small panel for each experiment: a bar for each mean, a point for each seed.
+
+    Where the bars are close, the vertical axis begins above zero, and says so.
+
+    Args:
+      panels: what to draw, at least one.
+      path: the PNG to write.
+
+    Example:
+      >>> panel = Panel("sst2", "accuracy", True, {"lstm": [0.80, 0.81], "attention": [0.78]})
+      >>> comparison([panel], Path("results.png"))
+    """
+    columns = min(4, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(3.1 * columns, 2.7 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(rows, columns, squeeze=False).flat
+    names = list(dict.fromkeys(name for panel in panels for name in panel.bars))
+    palette = matplotlib.color_sequences["tab10"]
+    colours = {name: palette[index % len(palette)] for index, name in enumerate(names)}
+    for axes, panel in zip(grid, panels, strict=False):
+        _draw_panel(axes, panel, colours)
+    for axes in list(grid)[len(panels) :]:
+        axes.remove()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, object]) -> None:
+    values = [value for seeds in panel.bars.values() for value in seeds]
+    floor = axis_floor(values)
+    top = floor + 1.18 * ((max(values) - floor) or 1.0)
+    for position, (name, seeds) in enumerate(panel.bars.items()):
+        mean = math.fsum(seeds) / len(seeds)
+        axes.bar(position, mean - floor, 0.7, bottom=floor, color=colours[name], alpha=0.55)
+        spread = [position + 0.12 * (i - (len(seeds) - 1) / 2) for i in range(len(seeds))]
+        axes.plot(spread, seeds, "o", color="black", markersize=3)
+        axes.annotate(
+            f"{mean:#.4g}",
+            (position, max(seeds)),
+            xytext=(0, 4),
+            textcoords="offset points",
+            ha="center",
+            fontsize=8,
+        )
+    axes.set_title(panel.title, fontsize=10)
+    ticks = [name.replace("+", "+\n") for name in panel.bars]
+    axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    axes.set_xlim(-0.6, len(panel.bars) - 0.4)
+    axes.set_ylim(floor, top)
+    better = "more is better" if panel.maximise else "less is better"
+    cut = f"\naxis from {floor:.4g}" if floor else ""
+    axes.set_ylabel(f"{panel.quantity}\n{better}{cut}", fontsize=8)
+    axes.tick_params(axis="y", labelsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def axis_floor(values: Sequence[float]) -> float:
+    """Where an axis begins, so that bars for these values can be told apart.
+
+    Args:
+      values: at least one.
+
+    Returns:
+      0 if they differ by much, the least if it is below that; otherwise a round number as far below
+      the least as they are apart, so that the least keeps half the height of the largest.
+
+    >>> axis_floor([0.81, 0.83]), axis_floor([0.2, 0.8]), axis_floor([28.4, 33.1])
+    (0.79, 0.0, 23.0)
+    """
+    least, apart = min(values), max(values) - min(values)
+    if least <= 0 or apart > least / 3:
+        return min(0.0, least)
+    apart = max(apart, 0.01 * least)
+    step = 10.0 ** math.floor(math.log10(apart))
+    return round(math.floor((least - apart) / step + 1e-9) * step, 12)

@@ -27,8 +27,10 @@ class RunSummary:
 
     Args:
       name: the folder, relative to where runs were looked for.
+      path: the folder.
       experiment: the stem of the experiment file; "unknown" if the folder does not say.
       config: the numbers of the run.
+      record: what `run.json` holds.
       ended: how it ended; "running or killed" if it did not.
       headline: the metric by which runs are compared.
       maximise: whether more of it is better.
@@ -37,8 +39,10 @@ class RunSummary:
     """
 
     name: str
+    path: Path
     experiment: str
     config: Mapping[str, Any]
+    record: Mapping[str, Any]
     ended: str
     headline: str
     maximise: bool
@@ -90,8 +94,10 @@ def _read_run(folder: Path, root: Path) -> RunSummary:
     record = _UNKNOWN | _read_object(folder / "run.json", damage)
     return RunSummary(
         name=str(folder.relative_to(root)) if folder != root else folder.absolute().name,
+        path=folder,
         experiment=Path(str(record["config_file"])).stem,
         config=config,
+        record=record,
         ended="running or killed" if record["ended"] == "killed" else str(record["ended"]),
         headline=str(record["headline"]),
         maximise=record["maximise"] is True,
@@ -191,15 +197,18 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in _aligned(rows, "-"))
 
 
-def as_markdown(rows: Sequence[Sequence[str]]) -> str:
+def as_markdown(rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
     """The table for a page."""
     escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in _aligned(escaped, "-"))
+    lines = _aligned(escaped, "-", columns)
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _aligned(rows: Sequence[Sequence[str]], rule: str) -> list[list[str]]:
-    lines = [list(COLUMNS), *map(list, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(COLUMNS))]
+def _aligned(
+    rows: Sequence[Sequence[str]], rule: str, columns: Sequence[str] = COLUMNS
+) -> list[list[str]]:
+    lines = [list(columns), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(columns))]
     lines.insert(1, [rule * width for width in widths])
     return [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines]
 

@@ -50,7 +50,7 @@ def write_atomically(path: Path, text: str) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w") as file:
+        with partial.open("w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())

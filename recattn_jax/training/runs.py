@@ -27,6 +27,7 @@ from recattn_jax.data import Data, Vocabulary, load_vocabularies, save_vocabular
 from recattn_jax.errors import RunError, UserError
 from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import Experiment
+from recattn_jax.training.machine import hardware
 from recattn_jax.training.metrics import write_atomically
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import abstract_state
@@ -148,6 +149,8 @@ class RunFolder:
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
             "devices": [device.device_kind for device in jax.devices()],
+            "hardware": hardware(),
+            "commit": _commit(),
             "wall_seconds": None,
             "training_seconds": None,
             "ended": "killed",  # until we know better
@@ -157,7 +160,7 @@ class RunFolder:
             "config_file": self.config_file,
             "headline": self.headline,
             "maximise": self.maximise,
-            "commit": _commit(),
+            "commit": attempt["commit"],
             "versions": _versions(),
         }
         start = time.monotonic()

@@ -1,12 +1,13 @@
 """Run folders: who may write where, and what can be loaded again."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from recattn_jax.errors import StorageError, UserError
-from recattn_jax.training import RunFolder, evaluate, fit, load_experiment_file, load_run
+from recattn_jax.training import RunFolder, evaluate, fit, load_experiment_file, load_run, machine
 from recattn_jax.training.runs import parameter_table
 from tests.training.toy import run_folder, toy
 
@@ -115,7 +116,25 @@ def test_run_json_counts_attempts(finished):
     assert record["training_seconds"] == pytest.approx(outcome.training_seconds, abs=0.01)
     assert record["wall_seconds"] >= record["training_seconds"]
     assert {"host", "devices", "started"} <= record["attempts"][0].keys()
+    assert record["attempts"][0]["hardware"] == machine.hardware()
+    assert record["attempts"][0]["commit"] == record["commit"]
     assert {"jax", "flax", "python"} <= record["versions"].keys()
+
+
+def test_a_process_on_one_core_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {2})
+    assert machine.hardware() == "1 of 4 cores of arm"
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2, 3})
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some  CPU\nflags\t: x\n")
+    assert machine.hardware() == "4 cores of Some CPU"
+    gpu = types.SimpleNamespace(platform="gpu", device_kind="NVIDIA H200")
+    monkeypatch.setattr("jax.devices", lambda: [gpu])
+    assert machine.hardware() == "NVIDIA H200"
+    monkeypatch.setattr("jax.devices", lambda: [gpu, gpu])
+    assert machine.hardware() == "2 x NVIDIA H200"
 
 
 def test_the_parameter_table_adds_up():

@@ -1,0 +1,41 @@
+"""What a run is trained on, in words, so that its minutes mean something."""
+
+import collections
+import os
+import platform
+from pathlib import Path
+
+import jax
+
+_CPUINFO = Path("/proc/cpuinfo")  # where Linux names the model; elsewhere Python knows something
+
+
+def hardware() -> str:
+    """The devices of this process, all hosts' together; of a CPU what the process may use of it.
+
+    >>> hardware()
+    '1 of 2 cores of AMD EPYC'
+    """
+    devices = jax.devices()
+    if devices[0].platform == "cpu":
+        return cores()
+    kinds = collections.Counter(device.device_kind for device in devices)
+    return ", ".join(f"{n} x {kind}" if n > 1 else kind for kind, n in sorted(kinds.items()))
+
+
+def cores() -> str:
+    """How many cores this process may use, of how many, and of which CPU."""
+    there = os.cpu_count() or 1
+    # Only Linux lets a process be pinned to some of them.
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else there
+    count = f"{usable} of {there}" if usable < there else str(there)
+    return f"{count} core{'s' if there > 1 else ''} of {_cpu_model()}"
+
+
+def _cpu_model() -> str:
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text(errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name" and value.strip():
+                return " ".join(value.split())
+    return platform.processor() or platform.machine() or "an unknown CPU"
