@@ -34,13 +34,15 @@ FILES = {"train": "train", "validation": "val", "test": "test_2016_flickr"}
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **pairs.numbers() | dict(source_length=48, target_length=48),
+        **pairs.numbers()
+        | dict(source_length=40, target_length=40, depth=1, mlp_ratio=1, dropout=0.2),
         folder="",
         languages="de-en",
         vocabulary=4_000,  # subwords of each language
         lowercase=True,
-        steps=3000,
-        evaluate_every=500,
+        steps=2400,
+        evaluate_every=600,
+        save_every=1200,
     )
 
 

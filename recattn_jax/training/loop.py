@@ -317,7 +317,7 @@ class Training:
         if step % self.cadence.log_every == 0:
             record: Record = {"step": step, "split": "train", "loss": values.pop("loss"), **values}
             record |= {name: float(value) for name, value in numbers.items()}
-            record["tokens_per_second"] = self.clock.speed()
+            record["targets_per_second"] = self.clock.speed()
             self.log.write(record)
             self.console.train(record)
 

@@ -159,7 +159,7 @@ class Console:
         if self._bar is None:
             self.line(self._describe(record))
         else:
-            speed = f"{record['tokens_per_second']:,.0f} tok/s"
+            speed = f"{record['targets_per_second']:,.0f} targets/s"
             self._bar.set_postfix_str(f"loss {record['loss']:.4f}, {speed}", refresh=False)
             self._bar.update(record["step"] - self._bar.n)
 
@@ -175,7 +175,7 @@ class Console:
     def _describe(self, record: Record) -> str:
         numbers = ", ".join(
             f"{name.replace('_', ' ')} {value:,.0f}"
-            if name == "tokens_per_second"
+            if name == "targets_per_second"
             else f"{name.replace('_', ' ')} {value:.4g}"
             for name, value in record.items()
             if name not in ("step", "split")

@@ -56,7 +56,7 @@ class Breaking(Counting):
 def numbers(path):
     records = read_records(path / "metrics.jsonl")
     for record in records:
-        record.pop("tokens_per_second", None)
+        record.pop("targets_per_second", None)
         record.pop("seconds")
     return records
 

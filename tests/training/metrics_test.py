@@ -66,12 +66,12 @@ def test_numbers_reach_tensorboard(tmp_path):
 
 def test_a_log_is_plain_lines(capsys):
     console = Console(10, 0, print)
-    console.train({**line(3, loss=np.pi), "tokens_per_second": 12345.6})
+    console.train({**line(3, loss=np.pi), "targets_per_second": 12345.6})
     console.evaluation(line(4, split="validation"))
     console.close()
     out, err = capsys.readouterr()
     assert out.splitlines() == [
-        "step 3/10 train: loss 3.142, tokens per second 12,346",
+        "step 3/10 train: loss 3.142, targets per second 12,346",
         "step 4/10 validation: loss 1",
     ]
     assert err == ""
@@ -80,7 +80,7 @@ def test_a_log_is_plain_lines(capsys):
 def test_a_terminal_has_a_bar(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     console = Console(10, 2, print)
-    console.train({**line(5, loss=np.pi), "tokens_per_second": 12345.6})
+    console.train({**line(5, loss=np.pi), "targets_per_second": 12345.6})
     console.line("hello")
     console.close()
     out, err = capsys.readouterr()

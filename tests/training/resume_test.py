@@ -28,7 +28,7 @@ def trained(workdir):
     meta = json.loads((workdir / "checkpoints" / str(steps[-1]) / "meta" / "metadata").read_text())
     records = read_records(workdir / "metrics.jsonl")
     for record in records:
-        record.pop("tokens_per_second", None)
+        record.pop("targets_per_second", None)
         record.pop("seconds")
     return steps[-1], meta["digest"], records
 
