@@ -33,12 +33,12 @@ FILES = {
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers() | dict(depth=2, dropout=0.3, embedding=0.5),
-        **tagging.numbers() | dict(tags=13, symbols="bytes", length=192),
+        **sentences.numbers() | dict(depth=2, dropout=0.4, embedding=0.2),
+        **tagging.numbers() | dict(tags=13, symbols="subwords", vocabulary=2_000, length=80),
         folder="",
-        steps=1200,
-        evaluate_every=200,
-        score_every=200,
+        steps=1000,
+        evaluate_every=100,
+        score_every=100,
     )
 
 

@@ -85,4 +85,4 @@ def test_a_terminal_has_a_bar(capsys, monkeypatch):
     console.close()
     out, err = capsys.readouterr()
     assert out == "hello\n"
-    assert "5/10" in err and "loss 3.1416, 12,346 tok/s" in err
+    assert "5/10" in err and "loss 3.1416, 12,346 targets/s" in err

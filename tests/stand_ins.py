@@ -1,0 +1,142 @@
+"""Small data of our own, in the layout that each experiment reads."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+VERSE = "To be, or not to be: that is the question.\n" * 30
+Files = dict[str, str]
+
+
+def labelled() -> Files:
+    lines = [f"text {n} is {label}\t{label}" for n in range(20) for label in ("good", "bad")]
+    return {"train.tsv": "\n".join(["text\tlabel", *lines])}
+
+
+def treebank() -> Files:
+    lines = [f"{n % 2} film {n} is {('bad', 'good')[n % 2]} ." for n in range(24)]
+    return {f"stsa.binary.{part}": "\n".join(lines) for part in ("train", "dev", "test")}
+
+
+def questions() -> Files:
+    labels = ("ABBR:exp", "DESC:def", "ENTY:animal", "HUM:ind", "LOC:city", "NUM:date")
+    lines = "\n".join(f"{label} What is {n} ?" for n in range(8) for label in labels)
+    return {"train_5500.label": lines, "TREC_10.label": lines}
+
+
+def columns(tags: int, names: tuple[str, ...]) -> Files:
+    """Words with `tags` different tags, O among them."""
+    kinds = [f"{mark}-kind{n}" for n in range(tags // 2) for mark in "BI"]
+    words = [f"word{n}\t{tag}" for n, tag in enumerate(kinds)]
+    texts = "\n\n".join("\n".join([f"say{n}\tO", *words]) for n in range(16))
+    return dict.fromkeys(names, texts + "\n")
+
+
+def commands(intents: int, tags: int) -> Files:
+    """As many intents and, all together, as many tags, O among them."""
+    slots = [f"slot{n}" for n in range((tags - 1) // 2)]
+    # An odd number of tags has every B- and I-; an even one lacks the last I-.
+    pieces: list[dict[str, str]] = [{"text": "now "}]
+    pieces += [{"text": f"two {slot} ", "entity": slot} for slot in slots]
+    pieces += [{"text": "one ", "entity": "last"}] if tags % 2 == 0 else []
+    files = {}
+    for n in range(intents):
+        examples = [
+            {"data": [{"text": f"do {n} {k} "}, *(pieces if k == 0 else pieces[:2])]}
+            for k in range(40)
+        ]
+        # Equal commands would all be held out together.
+        examples += [{"data": [{"text": f"{k}{n} "}, *pieces]} for k in range(3)]
+        files[f"train_I{n}_full.json"] = json.dumps({f"I{n}": examples})
+        files[f"validate_I{n}.json"] = json.dumps({f"I{n}": examples[:3]})
+    return files
+
+
+def translations() -> Files:
+    names = {"train": 80, "val": 8, "test_2016_flickr": 8}
+    files = {}
+    for name, count in names.items():
+        for language, words in {"de": "ein Hund und noch", "en": "a dog and then"}.items():
+            lines = [f"{words} {n}." for n in range(count)]
+            files[f"{name}.{language}"] = "\n".join(lines) + "\n"
+    return files
+
+
+def navigation() -> Files:
+    words = [
+        "walk",
+        "look",
+        "run",
+        "jump",
+        "turn",
+        "left",
+        "right",
+        "opposite",
+        "around",
+        "twice",
+        "thrice",
+        "and",
+        "after",
+    ]
+    actions = ["I_WALK", "I_LOOK", "I_RUN", "I_JUMP", "I_TURN_LEFT", "I_TURN_RIGHT"]
+    lines = [
+        f"IN: {word} {other} OUT: {' '.join(actions[: 1 + n % 6])} {actions[k % 6]}"
+        for n, word in enumerate(words)
+        for k, other in enumerate(words)
+    ]
+    return {f"tasks_{part}_simple.txt": "\n".join(lines) for part in ("train", "test")}
+
+
+def abstracts() -> Files:
+    lines = [
+        json.dumps({"source": [f"We study {n} cats.", "They sleep."], "target": [f"{n} cats."]})
+        for n in range(40)
+    ]
+    return dict.fromkeys(("train.jsonl", "dev.jsonl", "test.jsonl"), "\n".join(lines))
+
+
+def running_words() -> Files:
+    text = "".join(f" word{n % 19} and word{n % 7} \n" for n in range(200))
+    return dict.fromkeys(("train.txt", "valid.txt", "test.txt"), text)
+
+
+def pair_of_files() -> Files:
+    files = translations()
+    return {"a.de": files["train.de"], "a.en": files["train.en"]}
+
+
+# By experiment: its files, and the config keys that name them ("" is their folder).
+STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
+    "classify": (labelled, {"train": "train.tsv"}),
+    "multi30k": (translations, {"folder": ""}),
+    "s0": (treebank, {"folder": ""}),
+    "s0_joined": (lambda: {"input.txt": VERSE}, {"folder": ""}),
+    "s1": (lambda: commands(7, 72), {"folder": ""}),
+    "s1_dense": (lambda: commands(7, 72), {"folder": ""}),
+    "s2": (navigation, {"folder": ""}),
+    "s3": (lambda: {"input.txt": VERSE}, {"folder": ""}),
+    "s4": (treebank, {"folder": ""}),
+    "scan": (navigation, {"folder": ""}),
+    "scitldr": (abstracts, {"folder": ""}),
+    "shakespeare": (lambda: {"input.txt": VERSE}, {"folder": ""}),
+    "snips": (lambda: commands(7, 72), {"folder": ""}),
+    "sst2": (treebank, {"folder": ""}),
+    "tag": (lambda: columns(3, ("train.conll",)), {"train": "train.conll"}),
+    "text": (lambda: {"a.txt": VERSE}, {"text": "a.txt"}),
+    "translate": (pair_of_files, {"source": "a.de", "target": "a.en"}),
+    "trec": (questions, {"folder": ""}),
+    "wikitext2": (running_words, {"folder": ""}),
+    "wnut17": (
+        lambda: columns(13, ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")),
+        {"folder": ""},
+    ),
+}
+
+
+def stand_in(experiment: str, folder: Path) -> dict[str, Any]:
+    """Writes the data of an experiment; returns what its config must say of them."""
+    files, keys = STAND_INS[experiment]
+    for name, text in files().items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return {key: str(folder / name) for key, name in keys.items()}
