@@ -132,13 +132,13 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(3.1 * columns, 2.7 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     names = list(dict.fromkeys(name for panel in panels for name in panel.bars))
     palette = matplotlib.color_sequences["tab10"]
     colours = {name: palette[index % len(palette)] for index, name in enumerate(names)}
     for axes, panel in zip(grid, panels, strict=False):
         _draw_panel(axes, panel, colours)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.remove()
     figure.savefig(path, dpi=120, metadata={"Software": None})
 

@@ -1,7 +1,14 @@
 import matplotlib.image
 import pytest
 
-from recattn_jax.analysis.figures import Curve, loss_curves, running_mean
+from recattn_jax.analysis.figures import (
+    Curve,
+    Panel,
+    axis_floor,
+    comparison,
+    loss_curves,
+    running_mean,
+)
 
 
 def test_running_mean_looks_back_only():
@@ -26,3 +33,38 @@ def test_curves_of_any_length_become_a_picture(tmp_path, points):
     assert some.shape == none.shape
     coloured = (some[..., :3].max(axis=-1) - some[..., :3].min(axis=-1)) > 0.2
     assert coloured[:, : some.shape[1] // 2].any() and coloured[:, some.shape[1] // 2 :].any()
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_every_panel_has_its_bars(tmp_path, count):
+    bars = {"hybrid": [0.8, 0.81, 0.83], "recurrence": [0.8], "attention": [0.0]}
+    panels = [Panel(f"set {i}", "accuracy", True, bars) for i in range(count)]
+    comparison(panels, tmp_path / "bars.png")
+    picture = matplotlib.image.imread(tmp_path / "bars.png")
+    coloured = (picture[..., :3].max(axis=-1) - picture[..., :3].min(axis=-1)) > 0.2
+    columns = min(count, 4)
+    width, height = picture.shape[1] // columns, picture.shape[0] // -(-count // 4)
+    for i in range(count):
+        top, left = i // 4 * height, i % 4 * width
+        assert coloured[top : top + height, left : left + width].any()
+    assert (picture[height:, width:] == 1.0).all()  # no empty axes
+    comparison(panels, tmp_path / "again.png")
+    assert (tmp_path / "again.png").read_bytes() == (tmp_path / "bars.png").read_bytes()
+
+
+def test_a_value_of_zero_can_be_drawn(tmp_path):
+    comparison([Panel("a", "f1", True, {"x": [0.0], "y": [0.0]})], tmp_path / "zero.png")
+
+
+@pytest.mark.parametrize(
+    ("values", "floor"),
+    [
+        ([0.81, 0.83], 0.79),
+        ([0.2, 0.8], 0.0),
+        ([28.4, 33.1], 23.0),
+        ([0.0], 0.0),
+        ([5.0, 5.0], 4.95),
+    ],
+)
+def test_an_axis_is_cut_only_where_bars_are_close(values, floor):
+    assert axis_floor(values) == pytest.approx(floor)
