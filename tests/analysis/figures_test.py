@@ -1,4 +1,5 @@
 import matplotlib.image
+import numpy as np
 import pytest
 
 from recattn_jax.analysis.figures import (
@@ -6,6 +7,7 @@ from recattn_jax.analysis.figures import (
     Panel,
     axis_floor,
     comparison,
+    confusion,
     loss_curves,
     running_mean,
 )
@@ -68,3 +70,17 @@ def test_a_value_of_zero_can_be_drawn(tmp_path):
 )
 def test_an_axis_is_cut_only_where_bars_are_close(values, floor):
     assert axis_floor(values) == pytest.approx(floor)
+
+
+@pytest.mark.parametrize("classes", [2, 20, pytest.param(50, marks=pytest.mark.slow)])
+def test_a_confusion_matrix_is_dark_where_a_row_has_its_share(tmp_path, classes):
+    names = [f"class {i}" for i in range(classes)]
+    right = np.diag([1] * (classes - 1) + [900])  # a row counts by its share
+    sums = []
+    for number, counts in enumerate((right, right[::-1], 0 * right)):
+        confusion(counts, names, tmp_path / f"{number}.png")
+        picture = matplotlib.image.imread(tmp_path / f"{number}.png")[..., :3]
+        dark = (picture[..., 2] > 0.3) & (picture[..., 0] < 0.1)  # the end of the colours
+        ys, xs = np.nonzero(dark[:, : int(0.8 * dark.shape[1])])  # without the colour bar
+        sums.append(np.corrcoef(xs, ys)[0, 1] if len(xs) else 0.0)
+    assert sums[0] > 0.7 and sums[1] < -0.7 and sums[2] == 0.0
