@@ -6,14 +6,18 @@ python -m launch.evaluate --workdir=runs/a --split=validation
 import functools
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from launch import app, search
-from recattn_jax.data import Data
+from recattn_jax.analysis.figures import confusion
+from recattn_jax.data import Data, Record
 from recattn_jax.errors import UserError
-from recattn_jax.training.evaluation import evaluate
+from recattn_jax.tasks.base import Labelled
+from recattn_jax.training.evaluation import See, evaluate
 from recattn_jax.training.runs import Run, load_run
 
 
@@ -24,6 +28,10 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         "split", "validation", "which part of the data to evaluate on", flag_values=flag_values
     )
     search.define_flags(flag_values)
+    flags.DEFINE_string(
+        "figure", None, "a PNG to draw a classifier's confusion matrix into",
+        flag_values=flag_values,
+    )  # fmt: skip
 
     def main() -> None:
         run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
@@ -34,12 +42,33 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             raise UserError(f"--split={flag_values.split}: this run's data has {known}")
         check_vocabularies(run, data)
         pipeline = data.evaluation[flag_values.split]
+        see = drawer(run, Path(flag_values.figure)) if flag_values.figure else None
         say = functools.partial(print, file=sys.stderr)
-        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, say)
+        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, say, see)
         line = {"workdir": str(run.path), "step": run.step, "split": flag_values.split}
         print(json.dumps(line | search.given(flag_values) | metrics), flush=True)
 
     return argv, main
+
+
+def drawer(run: Run, file: Path) -> See:
+    """What draws the confusion matrix of predictions into a file.
+
+    Raises:
+      UserError: the task predicts no labels, or the file cannot be a PNG there.
+    """
+    task = run.experiment.task
+    if not isinstance(task, Labelled):
+        kind = type(task).__name__
+        raise UserError(f"--figure draws a classifier's confusion matrix; {run.path} is a {kind}")
+    if file.suffix != ".png" or not file.parent.is_dir():
+        raise UserError(f"--figure={file}: expected a file.png in a folder that exists")
+
+    def draw(predictions: Sequence[Any], records: Sequence[Record]) -> None:
+        counts_CC, names = task.confusion(predictions, records, run.vocabularies)
+        confusion(counts_CC, names, file)
+
+    return draw
 
 
 def check_vocabularies(run: Run, data: Data) -> None:

@@ -16,6 +16,7 @@ from absl import flags
 
 from launch import app
 from launch.evaluate import check_vocabularies
+from recattn_jax.analysis import results_page
 from recattn_jax.analysis.figures import comparison, loss_curves
 from recattn_jax.analysis.reports import (
     RunSummary,
@@ -35,11 +36,13 @@ from recattn_jax.analysis.results import (
     recorded,
     tell,
 )
-from recattn_jax.analysis.results_page import docstring_of, page, panels
 from recattn_jax.errors import RunError, UserError
 from recattn_jax.training.evaluation import evaluate
 from recattn_jax.training.metrics import write_atomically
 from recattn_jax.training.runs import CHECKOUT, load_experiment_file, load_run
+
+FOLDER = CHECKOUT / "experiments"
+FIGURE = "results.png"
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -54,7 +57,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         if not root.is_dir():
             raise UserError(f"--workdir={root}: no such folder")
         if flag_values.record:
-            record(root, CHECKOUT / "experiments")
+            record(root, FOLDER)
         else:
             report(root)
 
@@ -160,19 +163,23 @@ def in_checkout(config_file: str) -> str:
 
 
 def write_page(folder: Path, results: Sequence[Result]) -> None:
-    """Makes `RESULTS.md` and `results.png`, which is there if there is something to compare."""
-    files = {result.config_file for result in results}
-    docstrings = {
-        file: docstring_of((CHECKOUT / file).read_text(encoding="utf-8"))
-        for file in files
-        if (CHECKOUT / file).exists()
-    }
-    compared, figure = panels(results), folder / "results.png"
+    """Makes `RESULTS.md`, and its figure where there is something to compare."""
+    compared = results_page.panels(results)
     if compared:
-        comparison(compared, figure)
-    text = page(results, docstrings, figure.name if compared else None)
-    write_atomically(folder / "RESULTS.md", text)
+        comparison(compared, folder / FIGURE)
+    write_atomically(folder / "RESULTS.md", made_page(results))
     print(f"{len(results)} results in {folder / 'RESULTS.md'}")
+
+
+def made_page(results: Sequence[Result]) -> str:
+    """The page of these results, with what their experiment files say now."""
+    files = {result.config_file: CHECKOUT / result.config_file for result in results}
+    docstrings = {
+        name: results_page.docstring_of(file.read_text(encoding="utf-8"))
+        for name, file in files.items()
+        if file.exists()
+    }
+    return results_page.page(results, docstrings, FIGURE if results_page.panels(results) else None)
 
 
 if __name__ == "__main__":

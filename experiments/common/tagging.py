@@ -41,6 +41,7 @@ def numbers() -> dict[str, Any]:
         vocabulary=8_000,  # how many of them, at most; there are 256 bytes
         lowercase=False,
         smoothing=0.0,  # of the tags
+        outside=1.0,  # weight of O, which most words have, in the loss; the last of sorted tags
         batch=32,
         length=64,  # symbols of the widest rows; others are half of it
     )
@@ -86,7 +87,11 @@ def tagging(
         widths = sorted({max(1, c.length // 2), c.length})
         return bucketed(examples, c.batch, widths, c.seed, host, hosts)
 
-    loss = functools.partial(losses.cross_entropy, smoothing=c.smoothing, weights=None)
+    def loss(logits: Array, labels: Array) -> Array:
+        tags = logits.shape[-1] == c.tags and c.outside != 1.0
+        weights = (*(1.0,) * (c.tags - 1), c.outside) if tags else None
+        return losses.cross_entropy(logits, labels, smoothing=c.smoothing, weights=weights)
+
     return Experiment(
         model=SequenceModel(frontend, body, readout),
         task=Tagging(c.tags, loss, c.intents),

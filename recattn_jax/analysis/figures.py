@@ -6,10 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from recattn_jax.shapes import Int
+
+Counts = Int[np.ndarray, "C C"]
 # Beyond this the smoothed line is what one reads; the raw points would only be a grey cloud.
 _SMOOTHED_POINTS = 200
 
@@ -132,13 +136,13 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
     rows = math.ceil(len(panels) / columns)
     figure = Figure(figsize=(3.1 * columns, 2.7 * rows), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(rows, columns, squeeze=False).flat
+    grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     names = list(dict.fromkeys(name for panel in panels for name in panel.bars))
     palette = matplotlib.color_sequences["tab10"]
     colours = {name: palette[index % len(palette)] for index, name in enumerate(names)}
     for axes, panel in zip(grid, panels, strict=False):
         _draw_panel(axes, panel, colours)
-    for axes in list(grid)[len(panels) :]:
+    for axes in grid[len(panels) :]:
         axes.remove()
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
@@ -191,3 +195,35 @@ def axis_floor(values: Sequence[float]) -> float:
     apart = max(apart, 0.01 * least)
     step = 10.0 ** math.floor(math.log10(apart))
     return round(math.floor((least - apart) / step + 1e-9) * step, 12)
+
+
+def confusion(counts_CC: Counts, names: Sequence[str], path: Path) -> None:
+    """Draws a confusion matrix: counts as numbers, each row's shares as colours.
+
+    Args:
+      counts_CC: a row for each right class, a column for each predicted one.
+      names: C of them.
+      path: the PNG to write.
+
+    Example:
+      >>> confusion(np.array([[8, 2], [1, 9]]), ["no", "yes"], Path("confusion.png"))
+    """
+    classes = len(names)
+    cell = max(2.2 / classes, 0.36)  # inches
+    side = 1.8 + cell * classes
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares_CC = counts_CC / np.maximum(counts_CC.sum(axis=1, keepdims=True), 1)
+    image = axes.imshow(shares_CC, cmap="Blues", vmin=0.0, vmax=1.0)
+    figure.colorbar(image, label="share of the right class", shrink=0.8)
+    for (row, column), count in np.ndenumerate(counts_CC):
+        if count:
+            colour = "white" if shares_CC[row, column] > 0.5 else "black"
+            size = min(9.0, 108.0 * cell / len(str(count)))
+            axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=size)
+    tilt = 90 if classes > 6 or max(map(len, names)) > 8 else 0
+    axes.set_xticks(range(classes), names, fontsize=8, rotation=tilt)
+    axes.set_yticks(range(classes), names, fontsize=8)
+    axes.set(xlabel="predicted", ylabel="right")
+    figure.savefig(path, dpi=120, metadata={"Software": None})

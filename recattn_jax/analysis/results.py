@@ -20,7 +20,7 @@ from recattn_jax.training.metrics import write_atomically
 # Two lines that agree in these tell of one run.
 _IDENTITY = ("config_file", "config", "commit", "steps", "validation")
 # What of run.json makes a result.
-_RECORD = ("argv", "attempts", "training_seconds", "versions")
+_RECORD = ("argv", "attempts", "commit", "training_seconds", "versions")
 # Where prepared data are kept, which no number depends on.
 _CACHE = "data_dir"
 
@@ -107,7 +107,7 @@ def tell(run: RunSummary, config_file: str, defaults: Mapping[str, Any]) -> dict
         steps=max(record["step"] for record in run.records),
         training_minutes=round(record["training_seconds"] / 60, 3),
         commit=_each(short(a.get("commit", record["commit"])) for a in trained),
-        hardware=_each(a.get("hardware", ", ".join(a["devices"])) for a in trained),
+        hardware=_each(a.get("hardware") or ", ".join(a["devices"]) for a in trained),
         versions={name: record["versions"][name] for name in ("jax", "python")},
         command=command(config_file, run.config, plain) + " --init_from=RUN" * from_weights,
     )

@@ -293,11 +293,11 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
     if not groups:
         return {}
 
-    def preference(group: Mapping[str, Arm]) -> tuple[int, int, int]:
+    def preference(group: dict[str, Arm]) -> tuple[int, int, int]:
         changes = min(len(arm.changed) for arm in group.values())
         return len(group), -changes, max(arm.latest for arm in group.values())
 
-    chosen = dict(max(groups.values(), key=preference))
+    chosen = max(groups.values(), key=preference)
     measure = next(iter(chosen.values())).measure
     for arm in sorted(arms, key=lambda arm: (len(arm.changed), -arm.latest)):
         if arm.measure == measure and "mixer" in arm.settings:

@@ -174,6 +174,24 @@ class Scored(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class Labelled(Scored, Protocol):
+    """A task that gives each record one of a few labels."""
+
+    def confusion(
+        self,
+        predictions: Sequence[Any],
+        records: Sequence[Record],
+        vocabularies: Mapping[str, Any],
+    ) -> tuple[Int[np.ndarray, "C C"], Sequence[str]]:
+        """Counts right and predicted labels; arguments as for `score`.
+
+        Returns:
+          A row for each right label, a column for each predicted one; and their names.
+        """
+        ...
+
+
 def encoded(tokenizer: Any, text: str) -> Int[np.ndarray, " N"]:
     """The ids of a text, as examples have them: an empty one is a lone separator.
 

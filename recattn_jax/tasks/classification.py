@@ -68,10 +68,10 @@ class Classification:
         vocabularies: Mapping[str, Any],
     ) -> dict[str, float]:
         """Accuracy and F1; see `Scored`."""
-        counts_CC = _counts(predictions, records, vocabularies)
+        counts_CC, names = self.confusion(predictions, records, vocabularies)
         f1_C = scores.class_f1(counts_CC)
         values = {"accuracy": scores.accuracy(counts_CC), "macro_f1": scores.macro_f1(counts_CC)}
-        for name, f1 in zip(vocabularies["label"].names, f1_C, strict=True):
+        for name, f1 in zip(names, f1_C, strict=True):
             if not np.isnan(f1):
                 values[f"f1/{name}"] = float(f1)
         return values
@@ -83,8 +83,19 @@ class Classification:
         vocabularies: Mapping[str, Any],
     ) -> str:
         """The confusion matrix, and the labels that no record has; see `Scored`."""
-        counts_CC = _counts(predictions, records, vocabularies)
-        return scores.confusion_text(counts_CC, vocabularies["label"].names)
+        return scores.confusion_text(*self.confusion(predictions, records, vocabularies))
+
+    def confusion(
+        self,
+        predictions: Sequence[Any],
+        records: Sequence[Record],
+        vocabularies: Mapping[str, Any],
+    ) -> tuple[Int[np.ndarray, "C C"], Sequence[str]]:
+        """Right and predicted labels, counted; see `Labelled`."""
+        labels = vocabularies["label"]
+        wanted = [labels.index(record["label"]) for record in records]
+        predicted = [int(prediction) for prediction in predictions]
+        return scores.confusion_matrix(predicted, wanted, len(labels.names)), labels.names
 
     def read(self, line: str, vocabularies: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The ids of a text; see `Scored`."""
@@ -103,11 +114,3 @@ def _check(logits: Array, classes: int) -> None:
             f"Classification: the model predicts {list(logits.shape)}, expected [B, {classes}]; "
             "give it a readout that pools the steps"
         )
-
-
-def _counts(
-    predictions: Sequence[Any], records: Sequence[Record], vocabularies: Mapping[str, Any]
-) -> Int[np.ndarray, "C C"]:
-    labels = vocabularies["label"]
-    wanted = [labels.index(record["label"]) for record in records]
-    return scores.confusion_matrix([int(p) for p in predictions], wanted, len(labels.names))

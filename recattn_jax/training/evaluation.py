@@ -1,19 +1,22 @@
 """Evaluation: one pass over a split, sums divided last, and what becomes of the predictions."""
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from recattn_jax.data import Pipeline, Spec, Vocabulary
+from recattn_jax.data import Pipeline, Record, Spec, Vocabulary
 from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Metric, Scored, reported
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment, MeshShape
 from recattn_jax.training.state import Batch, abstract_carry, carry_rows, zeros
 from recattn_jax.training.step import PerShape, make_eval_step
+
+See = Callable[[Sequence[Any], Sequence[Record]], None]
+"""Takes one prediction a record, and the records."""
 
 
 class Evaluator:
@@ -106,6 +109,7 @@ class Evaluator:
         pipeline: Pipeline,
         vocabularies: Mapping[str, Vocabulary],
         say: Callable[[str], None] | None,
+        see: See | None = None,
     ) -> dict[str, float]:
         """What the task makes of its predictions for one pass; nothing if it scores none.
 
@@ -114,12 +118,15 @@ class Evaluator:
           pipeline: what to read, once.
           vocabularies: of the data.
           say: where lines go that explain the scores to a person; None for nowhere.
+          see: is shown what was predicted; None for nobody.
         """
         if not isinstance(self._task, Scored) or pipeline.records is None:
             return {}
         predictions = self.predictions(params, pipeline)
         if say is not None:
             say(self._task.explain(predictions, pipeline.records, vocabularies))
+        if see is not None:
+            see(predictions, pipeline.records)
         return self._task.score(predictions, pipeline.records, vocabularies)
 
 
@@ -166,6 +173,7 @@ def evaluate(
     pipeline: Pipeline,
     vocabularies: Mapping[str, Vocabulary],
     say: Callable[[str], None] | None = None,
+    see: See | None = None,
 ) -> dict[str, float]:
     """Evaluates parameters, with all scores.
 
@@ -177,6 +185,7 @@ def evaluate(
       vocabularies: of the data, for scores.
       say: where lines go that explain the scores to a person, such as a confusion matrix; None for
         nowhere.
+      see: is shown the predictions of a task that scores, and their records; None for nobody.
 
     Returns:
       Every metric of the task and every score.
@@ -193,4 +202,5 @@ def evaluate(
         shardings = sharding.follow_parameters(params, params, experiment.layout, mesh)
         params = jax.device_put(params, shardings)
         evaluator = Evaluator(experiment, params, pipeline, mesh)
-        return evaluator(params, pipeline) | evaluator.scores(params, pipeline, vocabularies, say)
+        metrics = evaluator(params, pipeline)
+        return metrics | evaluator.scores(params, pipeline, vocabularies, say, see)

@@ -12,7 +12,7 @@ from recattn_jax.data.vocabularies import Labels
 from recattn_jax.layers import LSTM, Context, Embed
 from recattn_jax.models import Mean, SequenceModel
 from recattn_jax.tasks import Classification, Scored, losses
-from recattn_jax.tasks.base import reported
+from recattn_jax.tasks.base import Labelled, reported
 
 LOSS = functools.partial(losses.cross_entropy, smoothing=0.0, weights=None)
 TASK = Classification(classes=3, loss=LOSS)
@@ -21,7 +21,7 @@ RECORDS = [{"text": "a", "label": name} for name in ("good", "good", "bad", "goo
 
 
 def test_is_a_scored_task() -> None:
-    assert isinstance(TASK, Scored)
+    assert isinstance(TASK, Scored) and isinstance(TASK, Labelled)
     assert TASK.maximise and not Classification(3, LOSS, headline="loss").maximise
 
 
@@ -54,6 +54,9 @@ def test_scores_of_records() -> None:
         "f1/bad": 0.0,
         "f1/good": pytest.approx(2 / 5),
     }
+    counts, names = TASK.confusion(predictions, RECORDS, VOCABULARIES)
+    assert counts.tolist() == [[0, 0, 1], [0, 0, 0], [2, 0, 1]]
+    assert tuple(names) == ("bad", "fair", "good")
     text = TASK.explain(predictions, RECORDS, VOCABULARIES)
     assert "2 good" in text and "no record is labelled 'fair'" in text
 

@@ -174,11 +174,20 @@ def test_evaluating_the_run_repeats_its_last_line(whole, mesh):
     path, outcome, _ = whole
     experiment, data = parity(**WHOLE, mesh=mesh)
     params = params_of(path, experiment, outcome.step)
-    said = []
+    said, seen = [], []
+    pipeline = data.evaluation["validation"]
     values = evaluate(
-        experiment, params, data.evaluation["validation"], data.vocabularies, said.append
+        experiment,
+        params,
+        pipeline,
+        data.vocabularies,
+        said.append,
+        lambda *both: seen.append(both),
     )
     assert said == [EXPLAINED]
+    ((predictions, records),) = seen
+    assert records is pipeline.records
+    assert Parity().score(predictions, records, data.vocabularies)["right"] == values["right"]
     if mesh.data == 1:
         assert values == outcome.metrics
     assert values == pytest.approx(outcome.metrics, rel=1e-5)
