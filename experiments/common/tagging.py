@@ -87,11 +87,10 @@ def tagging(
         widths = sorted({max(1, c.length // 2), c.length})
         return bucketed(examples, c.batch, widths, c.seed, host, hosts)
 
-    def loss(logits: Array, labels: Array) -> Array:
-        tags = logits.shape[-1] == c.tags and c.outside != 1.0
-        weights = (*(1.0,) * (c.tags - 1), c.outside) if tags else None
-        return losses.cross_entropy(logits, labels, smoothing=c.smoothing, weights=weights)
-
+    if c.intents and c.outside != 1.0:
+        raise UserError("outside weighs tags, and with intents one loss serves both; leave it at 1")
+    weights = None if c.outside == 1.0 else (*(1.0,) * (c.tags - 1), c.outside)
+    loss = functools.partial(losses.cross_entropy, smoothing=c.smoothing, weights=weights)
     return Experiment(
         model=SequenceModel(frontend, body, readout),
         task=Tagging(c.tags, loss, c.intents),
