@@ -42,8 +42,8 @@ def get_config() -> ConfigDict:
         window=64,  # characters that attention looks back
         chunk=0,  # characters that attend to each other, in place of a window; 0 is a window
         embedding=1.0,  # standard deviation of the vectors of characters at first
-        steps=800,
-        evaluate_every=400,
+        steps=600,
+        evaluate_every=300,
     )
 
 

@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
         embedding=0.1,
         dropout=0.3,
         folder="",
-        steps=2000,
+        steps=1500,
         evaluate_every=500,
         score_every=500,
     )

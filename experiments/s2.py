@@ -44,7 +44,7 @@ def get_config() -> ConfigDict:
         length_penalty=0.6,
         folder="",
         split="simple",
-        steps=2000,
+        steps=1500,
         evaluate_every=500,
         peak_lr=2e-3,
     )

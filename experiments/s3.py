@@ -54,11 +54,11 @@ def get_config() -> ConfigDict:
         embedding=1.0,  # standard deviation of the vectors of characters at first
         optimizer="adam",  # or rmsprop, sgd
         decay="exponential",  # or step
-        decay_every=200,  # steps after which the rate is `decay_factor` of what it was
+        decay_every=150,  # steps after which the rate is `decay_factor` of what it was
         decay_factor=0.5,
         peak_lr=2e-3,
-        steps=1000,
-        evaluate_every=500,
+        steps=600,
+        evaluate_every=300,
     )
 
 

@@ -31,10 +31,18 @@ def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
         **pairs.numbers()
-        | dict(source_length=10, target_length=50, smoothing=0.0, width=128, dropout=0.1),
+        | dict(
+            source_length=10,
+            target_length=50,
+            smoothing=0.0,
+            width=128,
+            depth=1,
+            mlp_ratio=1,
+            dropout=0.1,
+        ),
         folder="",
         split="simple",
-        steps=2000,
+        steps=1500,
         evaluate_every=500,
     )
 

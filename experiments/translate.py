@@ -24,7 +24,8 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **pairs.numbers(),
+        **pairs.numbers()
+        | dict(source_length=40, target_length=40, depth=1, mlp_ratio=1, dropout=0.2),
         source="",  # paths; gzipped where they end in .gz
         target="",
         source_validation="",
@@ -33,8 +34,8 @@ def get_config() -> ConfigDict:
         target_test="",
         vocabulary=4_000,  # subwords of each side
         lowercase=False,
-        steps=3000,
-        evaluate_every=500,
+        steps=2400,
+        evaluate_every=400,
         patience=3,
     )
 

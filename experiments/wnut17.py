@@ -3,9 +3,9 @@
     python -m launch.train --config=experiments/wnut17.py --config.folder=FOLDER
 
 where FOLDER holds `wnut17train.conll`, `emerging.dev.conll` and `emerging.test.annotated`, perhaps
-as .gz. Two bidirectional LSTMs, each beside self-attention, over the bytes of the text; a tag is
-read off the last byte of its word. With --config.mixer=lstm or --config.mixer=attention it is one
-half of itself.
+as .gz. A bidirectional LSTM beside self-attention reads subwords, since the names are new; a tag is
+read off the last piece of its word, and O, which most words have, weighs less in the loss. With
+--config.mixer=lstm or --config.mixer=attention it is one half of itself.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
