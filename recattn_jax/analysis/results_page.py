@@ -271,11 +271,24 @@ def panels(results: Sequence[Result]) -> list[Panel]:
     for some in _experiments(results).values():
         arms = by_mixer(make_arms(some))
         if len(arms) > 1:
-            headline, split = next(iter(arms.values())).measure
-            bars = {mixer: arm.values(headline) for mixer, arm in arms.items()}
-            quantity = f"{headline.replace('_', ' ')} ({split})"
-            found.append(Panel(some[0].experiment, quantity, some[0].maximise, bars))
+            metric, maximise = compared(list(arms.values()))
+            bars = {mixer: arm.values(metric) for mixer, arm in arms.items()}
+            quantity = f"{metric.replace('_', ' ')} ({some[0].split})"
+            found.append(Panel(some[0].experiment, quantity, maximise, bars))
     return found
+
+
+def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
+    """What bars are of, and whether more of it is better.
+
+    The headline; but where that is the loss, since writing texts at every evaluation takes long, the
+    first score of the written texts.
+    """
+    headline = arms[0].measure[0]
+    scores = [name for name in other_scores(arms) if name != "accuracy"]
+    if headline == "loss" and scores:
+        return scores[0], True
+    return headline, arms[0].results[0].maximise
 
 
 def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
