@@ -42,8 +42,8 @@ def get_config() -> ConfigDict:
         ),
         folder="",
         split="simple",
-        steps=1500,
-        evaluate_every=500,
+        steps=3000,
+        evaluate_every=1000,
     )
 
 
