@@ -40,7 +40,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **tagging.numbers() | dict(tags=72, lowercase=True, length=40),
+        **tagging.numbers() | dict(tags=72, vocabulary=3_500, lowercase=True, length=40),
         mixer="rnn+attention",  # or rnn, attention
         score="general",
         causal=False,  # whether only the past is seen

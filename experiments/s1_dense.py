@@ -30,7 +30,7 @@ EPOCH = 409  # batches of 32 of 13,084 commands
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **tagging.numbers() | dict(tags=72, lowercase=True, length=40, batch=32),
+        **tagging.numbers() | dict(tags=72, vocabulary=3_500, lowercase=True, length=40, batch=32),
         mixer="lstm+attention",  # or lstm, attention
         embedding=0.05,  # standard deviation of the vectors of words at first
         folder="",
