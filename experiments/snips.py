@@ -12,9 +12,9 @@ Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
 Reference: intents 97.0 %, slot F1 88.8 by a slot-gated bidirectional LSTM with attention.
 
-Tried: with 8,000 words in the vocabulary instead of 3,500, slot F1 on validation was 85 instead of
-88: the words of names are new in the test, and only a rare word of training teaches what stands
-beside one that is unknown. Subwords did worse (81), and so did a second layer.
+Tried: 8,000 words in the vocabulary and dropout 0.5 gave a slot F1 of 85 on validation, 4,500 words
+and dropout 0.4 one of 88 after as many steps: the names in new commands are unknown words, and what
+to make of those only the rare words of training teach. 3,000 subwords gave 81.
 """
 
 from pathlib import Path

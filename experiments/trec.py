@@ -4,9 +4,9 @@
 
 where FOLDER holds `train_5500.label` and `TREC_10.label`; a tenth of the training questions is held
 out. Against the imbalance: --config.class_weights=10.6,0.8,0.7,0.7,1.1,1.0 (the inverse of how
-often each class occurs, in the order of their names), --config.gamma=2.0 --config.smoothing=0.0 (focal loss),
---config.balance=true (sampling). With --config.mixer=lstm or --config.mixer=attention the model is
-one half of itself.
+often each class occurs, in the order of their names), --config.gamma=2.0 with
+--config.smoothing=0.0 (focal loss), --config.balance=true (sampling). With --config.mixer=lstm or
+--config.mixer=attention the model is one half of itself.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 

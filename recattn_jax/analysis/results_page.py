@@ -281,8 +281,8 @@ def panels(results: Sequence[Result]) -> list[Panel]:
 def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
     """What bars are of, and whether more of it is better.
 
-    The headline; but where that is the loss, since writing texts at every evaluation takes long, the
-    first score of the written texts.
+    The headline; but where that is the loss, as it is where texts are written, which takes too long
+    for every evaluation, the first score of these texts.
     """
     headline = arms[0].measure[0]
     scores = [name for name in other_scores(arms) if name != "accuracy"]
