@@ -110,6 +110,7 @@ def language_model(
             accumulate=c.accumulate,
             ema_decay=c.ema_decay or None,
             carry_state=c.carry_state,
+            privacy=settings.privacy(c),
         ),
     )
 

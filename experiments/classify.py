@@ -26,7 +26,7 @@ def get_config() -> ConfigDict:
         train="",  # paths; gzipped where they end in .gz
         validation="",
         test="",
-        text="text",  # names of columns
+        text="text",  # names of columns; numbers from 0 where the first line holds no names
         label="label",
         steps=1000,
         evaluate_every=100,
@@ -39,7 +39,7 @@ def build(c: ConfigDict) -> Experiment:
 
     def source(data_dir: Path) -> Source:
         paths = settings.splits(c, train="train", validation="validation", test="test")
-        return labelled_tsv(paths, data_dir, c.text, c.label)
+        return labelled_tsv(paths, data_dir, column(c.text), column(c.label))
 
     return classification.classification(
         c,
@@ -50,6 +50,11 @@ def build(c: ConfigDict) -> Experiment:
         readout=AttentionPooled(c.classes, c.width),
         optimization=settings.adamw(c),
     )
+
+
+def column(name: str) -> str | int:
+    """A column by its name, or by its number from 0 where it is one."""
+    return int(name) if name.isdecimal() else name
 
 
 def sweep() -> dict[str, Any]:

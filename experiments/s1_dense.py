@@ -39,6 +39,9 @@ def get_config() -> ConfigDict:
         evaluate_every=EPOCH,
         score_every=EPOCH,
         peak_lr=1e-3,
+        warmup=0,
+        weight_decay=0.0,
+        clip=0.0,
     )
 
 

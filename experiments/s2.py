@@ -5,7 +5,7 @@
 with the data of `scan`. `h = RNN(x)`, `a = W_a h` (`W_a x` with --config.encoder=inputs), `e = W_e
 s` with the decoder's state s, `c = sum_t softmax_t(e . a_t) a_t`, and the decoder RNN reads `[y;
 c]`. With --config.mixer=rnn the decoder is given the encoder's last state in place of c; with
---config.mixer=attention both are one block of a transformer.
+--config.mixer=attention there is self-attention on both sides in place of the RNNs.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 """
@@ -18,14 +18,20 @@ from ml_collections import ConfigDict
 from experiments import scan
 from experiments.common import pairs, settings
 from recattn_jax.errors import choose
-from recattn_jax.layers import RNN, Embed, Final, Identity, SequenceLayer, Serial
-from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
-from recattn_jax.models.hybrids import (
-    mapped_decoder,
-    mapped_encoder,
-    transformer,
-    transformer_decoder,
+from recattn_jax.layers import (
+    RNN,
+    CrossAttention,
+    Embed,
+    Final,
+    Identity,
+    RMSNorm,
+    Rotary,
+    SelfAttention,
+    SequenceLayer,
+    Serial,
 )
+from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+from recattn_jax.models.hybrids import mapped_decoder, mapped_encoder, pre_norm
 from recattn_jax.training import Experiment
 
 
@@ -35,7 +41,7 @@ def get_config() -> ConfigDict:
         mixer="rnn+attention",  # or rnn, attention
         encoder="states",  # what is attended to: states of an RNN, or the inputs
         width=128,
-        heads=4,  # of the transformer
+        heads=4,  # of attention without recurrence
         source_length=10,
         target_length=50,
         batch=64,
@@ -57,19 +63,22 @@ def build(c: ConfigDict) -> Experiment:
         "inputs": Identity,
     }
 
+    read = choose(encoders, c.encoder, "encoder")
+
     def attends() -> tuple[SequenceLayer, SequenceLayer]:
-        read = choose(encoders, c.encoder, "encoder")()
-        return mapped_encoder(read, c.width), mapped_decoder(c.width, c.width)
+        return mapped_encoder(read(), c.width), mapped_decoder(c.width, c.width)
 
     def recurs() -> tuple[SequenceLayer, SequenceLayer]:
-        last = Serial((RNN(c.width), Final()))
+        last = Serial((read(), Final()))
         return mapped_encoder(last, c.width), mapped_decoder(c.width, c.width)
 
     def attends_only() -> tuple[SequenceLayer, SequenceLayer]:
-        hidden, window = 2 * c.width, c.target_length
+        among_inputs = SelfAttention(c.heads, causal=False, positions=Rotary())
+        looks_back = SelfAttention(c.heads, window=c.target_length, positions=Rotary())
+        asks = pre_norm(CrossAttention(c.heads), dropout=0.0)
         return (
-            transformer(c.heads, hidden, depth=1, causal=False, window=None, dropout=0.0),
-            transformer_decoder(c.heads, hidden, depth=1, window=window, dropout=0.0),
+            Serial((pre_norm(among_inputs, dropout=0.0), RMSNorm())),
+            Serial((pre_norm(looks_back, dropout=0.0), asks, RMSNorm())),
         )
 
     mixers = {"rnn+attention": attends, "rnn": recurs, "attention": attends_only}

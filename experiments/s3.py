@@ -107,6 +107,7 @@ def build(c: ConfigDict) -> Experiment:
             accumulate=1,
             ema_decay=c.ema_decay or None,
             carry_state=c.carry_state,
+            privacy=settings.privacy(c),
         ),
     )
 

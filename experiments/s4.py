@@ -35,6 +35,9 @@ def get_config() -> ConfigDict:
         log_every=EPOCH,
         evaluate_every=EPOCH,
         peak_lr=1e-3,
+        warmup=0,
+        weight_decay=0.0,
+        clip=0.0,
     )
 
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from experiments.common import pairs, settings
 from recattn_jax.data import Source, Vocabulary, WordTokenizer, find_file, scan
+from recattn_jax.errors import UserError
 from recattn_jax.models import EncoderDecoder
 from recattn_jax.tasks import ExactMatch
 from recattn_jax.training import Experiment
@@ -68,10 +69,16 @@ def commands(c: ConfigDict, model: EncoderDecoder) -> Experiment:
             "source": ([record["source"] for record in train], COMMANDS),
             "target": ([record["targets"][0] for record in train], ACTIONS),
         }
-        return {
-            side: WordTokenizer.of(texts, symbols - 2, lowercase=False, spaced=True)
-            for side, (texts, symbols) in sides.items()
-        }
+        made: dict[str, Vocabulary] = {}
+        for side, (texts, symbols) in sides.items():
+            words = WordTokenizer.of(texts, len(texts), lowercase=False, spaced=True)
+            if words.vocabulary_size != symbols:
+                raise UserError(
+                    f"{side}: expected {symbols - 2} different words, found {len(words.words)}:"
+                    f" {', '.join(words.words[:20])}"
+                )
+            made[side] = words
+        return made
 
     return pairs.pairs(c, source, vocabularies, ACTIONS - 1, (ExactMatch(),), model)
 

@@ -33,10 +33,11 @@ FILES = {
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers() | dict(depth=2, dropout=0.4, embedding=0.2),
-        **tagging.numbers() | dict(tags=13, symbols="subwords", vocabulary=2_000, length=80),
+        **sentences.numbers() | dict(width=192, dropout=0.5, embedding=0.2),
+        **tagging.numbers()
+        | dict(tags=13, symbols="subwords", vocabulary=4_000, length=80, outside=0.3),
         folder="",
-        steps=1000,
+        steps=800,
         evaluate_every=100,
         score_every=100,
     )

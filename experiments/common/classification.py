@@ -12,7 +12,6 @@ from recattn_jax.data import (
     TEXT,
     Data,
     Examples,
-    Labels,
     Pipeline,
     Source,
     WordTokenizer,
@@ -67,16 +66,16 @@ def classification(
       body: mixes the steps.
       readout: pools them to `c.classes` logits.
       optimization: how parameters move.
+
+    Raises:
+      UserError: sampling is balanced, and training private.
     """
+    if c.balance and c.privacy_noise:
+        raise UserError("balance and privacy_noise are both set; no epsilon covers such sampling")
 
     def data() -> Data:
         found = source(settings.data_dir(c))
-        labels = Labels.of([*found.classes, *(record["label"] for record in found.splits["train"])])
-        if len(labels.names) != c.classes:
-            raise UserError(
-                f"classes is {c.classes}, but the training text has {len(labels.names)}: "
-                f"{', '.join(labels.names)}; set --config.classes={len(labels.names)}"
-            )
+        labels = settings.labels(c, "classes", found, "label")
         words = WordTokenizer.of(found.texts("train"), c.words, c.lowercase, spaced)
         return record_data(
             found.splits,

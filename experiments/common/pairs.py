@@ -35,6 +35,7 @@ from recattn_jax.layers import (
     SelfAttention,
     SequenceLayer,
     Serial,
+    Slice,
 )
 from recattn_jax.models import EncoderDecoder, SequenceModel, TiedPerStep
 from recattn_jax.models.hybrids import pre_norm, pre_norm_block
@@ -86,14 +87,15 @@ def encoder_decoder(c: ConfigDict, sources: int, targets: int) -> EncoderDecoder
     def looks_back() -> SequenceLayer:
         return SelfAttention(c.heads, window=c.target_length)
 
-    def summary() -> SequenceLayer:
-        half = c.width // 2
-        return Bidirectional(Serial((LSTM(half), Final())), Serial((LSTM(half), Final())))
+    def last_states() -> SequenceLayer:
+        onward, back = Slice(stop=c.width // 2), Slice(start=c.width // 2)
+        each = Bidirectional(Serial((onward, Final())), Serial((back, Final())))
+        return Serial((RMSNorm(), each))
 
     # What mixes the steps of a source, what a decoder looks at, what mixes those of a target.
     mixers: dict[str, tuple[Callable[[], SequenceLayer], ...]] = {
         "lstm+attention": (both_ways, RMSNorm, lstm),
-        "lstm": (both_ways, summary, lstm),
+        "lstm": (both_ways, last_states, lstm),
         "attention": (sees_all, RMSNorm, looks_back),
     }
     over_source, memory, over_target = choose(mixers, c.mixer, "mixer")

@@ -5,6 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from recattn_jax.data import Labels, Source
 from recattn_jax.errors import UserError
 from recattn_jax.training import (
     DEFAULT_RULES,
@@ -73,12 +74,16 @@ def layout(c: ConfigDict) -> Layout:
     return Layout(mesh=mesh, rules=DEFAULT_RULES, storage=())
 
 
+def privacy(c: ConfigDict) -> Privacy | None:
+    """How private training is; None where the noise is 0."""
+    if not c.privacy_noise:
+        return None
+    return Privacy(c.privacy_clip, c.privacy_noise, c.privacy_delta)
+
+
 def adamw(c: ConfigDict, carry_state: bool = False) -> Optimization:
     """AdamW with a rise and half a cosine down to zero; see `Optimization` for `carry_state`."""
     rate = optimizers.cosine(c.peak_lr, c.warmup, c.steps, end=0.0)
-    privacy = None
-    if c.privacy_noise:
-        privacy = Privacy(c.privacy_clip, c.privacy_noise, c.privacy_delta)
     return Optimization(
         optimizer=optimizers.adamw(
             rate, b1=0.9, b2=0.99, eps=1e-8, weight_decay=c.weight_decay, clip=c.clip
@@ -87,12 +92,19 @@ def adamw(c: ConfigDict, carry_state: bool = False) -> Optimization:
         accumulate=1,
         ema_decay=c.ema_decay or None,
         carry_state=carry_state,
-        privacy=privacy,
+        privacy=privacy(c),
     )
 
 
 def adam(c: ConfigDict) -> Optimization:
-    """Adam at one learning rate, and nothing else: no rise, no decay, no clipping."""
+    """Adam at one learning rate, and nothing else: reads no rise, no decay, no clipping.
+
+    Raises:
+      UserError: one of them is set.
+    """
+    for key in ("warmup", "weight_decay", "clip"):
+        if c[key]:
+            raise UserError(f"{key} is {c[key]}, but this experiment is plain Adam; leave it at 0")
     rate = optimizers.constant(c.peak_lr, warmup=0)
     return Optimization(
         optimizer=optimizers.adam(rate, b1=0.9, b2=0.999, eps=1e-8, clip=None),
@@ -100,8 +112,34 @@ def adam(c: ConfigDict) -> Optimization:
         accumulate=1,
         ema_decay=c.ema_decay or None,
         carry_state=False,
-        privacy=None,
+        privacy=privacy(c),
     )
+
+
+def labels(c: ConfigDict, key: str, found: Source, field: str) -> Labels:
+    """The names of classes: those of the format, and all that any split has.
+
+    One that training lacks has a place too, so that others can be evaluated; the log names it.
+
+    Args:
+      c: the config.
+      key: the key that says how many there are.
+      found: the records.
+      field: where they have their class, or several.
+
+    Raises:
+      UserError: there are more or fewer.
+    """
+    names = set(found.classes if field == "label" else ())
+    for records in found.splits.values():
+        for record in records:
+            names.update([record[field]] if isinstance(record[field], str) else record[field])
+    if len(names) != c[key]:
+        raise UserError(
+            f"{key} is {c[key]}, but the data have {len(names)}: {', '.join(sorted(names))};"
+            f" set --config.{key}={len(names)}"
+        )
+    return Labels.of(names)
 
 
 def path(c: ConfigDict, key: str, holds: str) -> Path:

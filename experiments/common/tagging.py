@@ -14,7 +14,6 @@ from recattn_jax.data import (
     ByteTokenizer,
     Data,
     Examples,
-    Labels,
     Pipeline,
     Source,
     SubwordTokenizer,
@@ -76,10 +75,10 @@ def tagging(
         train = found.splits["train"]
         vocabularies: dict[str, Vocabulary] = {
             "text": tokenizer(c, [record["tokens"] for record in train]),
-            "tag": _counted(c, "tags", (tag for record in train for tag in record["tags"])),
+            "tag": settings.labels(c, "tags", found, "tags"),
         }
         if c.intents:
-            vocabularies["label"] = _counted(c, "intents", (record["label"] for record in train))
+            vocabularies["label"] = settings.labels(c, "intents", found, "label")
         examples = functools.partial(tagged_examples, length=c.length)
         return record_data(found.splits, found.summary(), vocabularies, examples, pipeline)
 
@@ -113,16 +112,6 @@ def tokenizer(c: ConfigDict, texts: list[list[str]]) -> Tokenizer:
         "bytes": ByteTokenizer,
     }
     return choose(makers, c.symbols, "symbols")()
-
-
-def _counted(c: ConfigDict, key: str, found: Any) -> Labels:
-    labels = Labels.of(found)
-    if len(labels.names) != c[key]:
-        raise UserError(
-            f"{key} is {c[key]}, but the training text has {len(labels.names)}: "
-            f"{', '.join(labels.names)}; set --config.{key}={len(labels.names)}"
-        )
-    return labels
 
 
 def tiny(c: ConfigDict) -> ConfigDict:

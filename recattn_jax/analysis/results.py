@@ -228,13 +228,13 @@ def is_path(value: Any) -> bool:
     A bare word does not, even where a folder happens to have that name; `text.txt` does, if it is
     there.
 
-    >>> [is_path(value) for value in ("~/.cache", "lstm", "glue/sst2", 3)]
-    [True, False, False, False]
+    >>> [is_path(value) for value in ("~/.cache", "lstm", "glue/sst2", ".5,2", 3)]
+    [True, False, False, False, False]
     """
     if not isinstance(value, str) or not value:
         return False
     path = Path(value).expanduser()
-    if path.is_absolute() or value.startswith((".", "~")):
+    if path.is_absolute() or value in (".", "..") or value.startswith(("./", "../", "~")):
         return True
     return (os.sep in value or bool(path.suffix)) and path.exists()
 

@@ -37,8 +37,6 @@ _PROSE = ("Reference:", "Tried:")
 _SCORES = 4
 # Parts of other scores: shown where there is room.
 _PARTS = ("precision", "recall", "token_accuracy")
-# The arms of a system, in the order in which they are shown; others come after them.
-_MIXERS = ("hybrid", "recurrence", "attention")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,8 +292,8 @@ def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
 def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
     """The arms to compare: those that differ in nothing but `mixer`, as many as there are.
 
-    Of several such groups the one that changes least, then the latest. A mixer that is not in it is
-    shown by its own arm that changes least.
+    Of several such groups the one with the most mixers, then the one that changes least, then the
+    latest.
     """
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:
@@ -311,9 +309,8 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
         return len(group), -changes, max(arm.latest for arm in group.values())
 
     chosen = max(groups.values(), key=preference)
-    measure = next(iter(chosen.values())).measure
-    for arm in sorted(arms, key=lambda arm: (len(arm.changed), -arm.latest)):
-        if arm.measure == measure and "mixer" in arm.settings:
-            chosen.setdefault(arm.settings["mixer"], arm)
-    known = [mixer for mixer in _MIXERS if mixer in chosen]
-    return {mixer: chosen[mixer] for mixer in [*known, *sorted(chosen.keys() - set(known))]}
+
+    def place(mixer: str) -> tuple[bool, bool, str]:
+        return "+" not in mixer, mixer == "attention", mixer  # the hybrid, recurrence, attention
+
+    return {mixer: chosen[mixer] for mixer in sorted(chosen, key=place)}
