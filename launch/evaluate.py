@@ -1,6 +1,7 @@
 """Evaluates a trained run and prints one line of JSON; what explains its scores goes to stderr.
 
 python -m launch.evaluate --workdir=runs/a --split=validation
+python -m launch.evaluate --workdir=runs/b --split=test --beams=4 --length_penalty=0.6
 """
 
 import functools

@@ -1,7 +1,8 @@
 """Lines of stdin, as many at once as are there."""
 
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, TypeVar
+from io import BufferedIOBase
+from typing import TypeVar
 
 from recattn_jax.errors import UserError
 
@@ -11,7 +12,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 Line = TypeVar("Line")
 
 
-def arriving(stream: BinaryIO, read: Callable[[str], Line]) -> Iterator[list[Line]]:
+def arriving(stream: BufferedIOBase, read: Callable[[str], Line]) -> Iterator[list[Line]]:
     """Reads lines as they come: each time all that are there, waiting only where none is.
 
     So whoever types lines is answered after each, lines that come in while others are answered wait
@@ -45,7 +46,7 @@ def arriving(stream: BinaryIO, read: Callable[[str], Line]) -> Iterator[list[Lin
         yield done
 
 
-def _whole(stream: BinaryIO) -> Iterator[list[bytes]]:
+def _whole(stream: BufferedIOBase) -> Iterator[list[bytes]]:
     rest = b""
     while piece := stream.read1(CHUNK):
         *lines, rest = (rest + piece).split(b"\n")

@@ -1,6 +1,7 @@
 """The flags of how a sequence to sequence model searches for its targets."""
 
 import dataclasses
+from typing import Any
 
 from absl import flags
 
@@ -28,7 +29,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )  # fmt: skip
 
 
-def given(flag_values: flags.FlagValues) -> dict[str, float]:
+def given(flag_values: flags.FlagValues) -> dict[str, Any]:
     """The flags that were given, with their values."""
     return {name: flag_values[name].value for name in FLAGS if flag_values[name].present}
 

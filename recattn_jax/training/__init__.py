@@ -10,6 +10,7 @@ from recattn_jax.training.experiment import (
     Rule,
 )
 from recattn_jax.training.loop import Outcome, fit
+from recattn_jax.training.prediction import LinePredictor
 from recattn_jax.training.privacy import Privacy
 from recattn_jax.training.runs import Run, RunFolder, load_experiment_file, load_run
 from recattn_jax.training.sharding import DEFAULT_RULES
@@ -19,6 +20,7 @@ __all__ = [
     "Cadence",
     "Experiment",
     "Layout",
+    "LinePredictor",
     "MeshShape",
     "Optimization",
     "Outcome",

@@ -12,6 +12,7 @@ from launch import app
 
 TEXT = "".join(f"line {i}: the cat sat on the m\u00e4t.\n" for i in range(40))
 TINY = str(Path(__file__).with_name("tiny_experiment.py"))
+TINY_SCORED = str(Path(__file__).with_name("tiny_scored_experiment.py"))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,11 +1,12 @@
 import contextlib
+import functools
 import shutil
 from pathlib import Path
 
 import pytest
 
 from launch import app, train
-from tests.launch.commands import TEXT, TINY, Caller
+from tests.launch.commands import TEXT, TINY, TINY_SCORED, Caller
 
 
 @pytest.fixture
@@ -34,3 +35,19 @@ def trained_folder(tmp_path_factory):
 def trained(call, trained_folder):
     """Copies the trained run to where `call` is."""
     shutil.copytree(trained_folder, Path(), dirs_exist_ok=True)
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory):
+    """Finds the run of a task that is scored; the first to ask trains it."""
+    folder = tmp_path_factory.mktemp("scored")
+
+    @functools.cache
+    def run(task):
+        arguments = [f"--config={TINY_SCORED}", f"--config.task={task}"]
+        with pytest.raises(SystemExit) as leaving:
+            app.run(train.command, None, argv=["train", *arguments, f"--workdir={folder / task}"])
+        assert not leaving.value.code
+        return folder / task
+
+    return run

@@ -19,7 +19,7 @@ from recattn_jax.data import (
     tagged_examples,
     text_examples,
 )
-from recattn_jax.decoding import Beam, Sampler, Translator
+from recattn_jax.decoding import Sampler, Translator
 from recattn_jax.errors import choose
 from recattn_jax.layers import RNN, CrossAttention, Embed, Residual, Serial
 from recattn_jax.models import EncoderDecoder, Joint, Max, PerStep, SequenceModel
@@ -37,9 +37,8 @@ def get_config():
     config = config_dict.ConfigDict()
     config.task = "classify"  # or tag, or translate
     config.length = 24
-    config.steps = 40
+    config.steps = 100
     config.peak_lr = 0.05
-    config.beams = 2  # 0 decodes greedily
     return config.lock()
 
 
@@ -93,8 +92,8 @@ def translate(c):
         Serial((Embed(8, 8), RNN(8))),
         SequenceModel(Embed(8, 8), Serial((RNN(8), Residual(CrossAttention(heads=1)))), PerStep(8)),
     )
-    search = Beam(c.beams, 0.0, 0.0) if c.beams else Sampler(0.0, None, None)
-    decoder = Translator(target.separator, target.separator, 8, search, seed=0)
+    greedy = Sampler(0.0, None, None)
+    decoder = Translator(target.separator, target.separator, 8, greedy, seed=0)
     task = SequenceToSequence(target.separator, decoder, LOSS, (ExactMatch(),))
     return model, task, {"source": source, "target": target}, examples, PAIRS
 
@@ -105,7 +104,7 @@ def build(c):
     model, task, vocabularies, examples, kind = make(c)
 
     def data():
-        splits = {"train": records(0, 40), "validation": records(100, 13)}
+        splits = {"train": records(300, 200), "validation": records(100, 13)}
         return record_data(
             splits,
             "made-up text",
