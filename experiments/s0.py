@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from experiments import sst2
 from experiments.common import classification, sentences, settings
 from recattn_jax.errors import choose
-from recattn_jax.layers import LSTM, Dropout, SelfAttention, SequenceLayer, Serial
+from recattn_jax.layers import LSTM, Dropout, Rotary, SelfAttention, SequenceLayer, Serial
 from recattn_jax.models import Last
 from recattn_jax.models.hybrids import chunked_attention_then_recurrence
 from recattn_jax.training import Experiment
@@ -48,7 +48,7 @@ def build(c: ConfigDict) -> Experiment:
             c.width, c.heads, c.chunk, causal=False, residual=c.residual
         ),
         "lstm": lambda: LSTM(c.width),
-        "attention": lambda: SelfAttention(c.heads, causal=False),
+        "attention": lambda: SelfAttention(c.heads, causal=False, positions=Rotary()),
     }
     return sst2.reviews(
         c,

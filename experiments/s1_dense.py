@@ -24,7 +24,7 @@ from recattn_jax.models import PerStep
 from recattn_jax.models.hybrids import attention_over_recurrence
 from recattn_jax.training import Experiment
 
-EPOCH = 409  # batches of 32 of 13,084 commands
+EPOCH = 409  # batches of 32 of 13,084 commands; another batch wants other steps
 
 
 def get_config() -> ConfigDict:

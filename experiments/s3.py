@@ -5,7 +5,8 @@
 with the data of `shakespeare`. `h = RNN(x)`, `c = Attention(x)` of the past, `y = W (h + c) + b`;
 with --config.over=states attention reads the states h in place of the inputs. --config.optimizer is
 adam, rmsprop or sgd, and the learning rate falls by --config.decay=exponential or step. With
---config.mixer=rnn or --config.mixer=attention the model is one half of itself.
+--config.mixer=rnn or --config.mixer=attention the model is one half of itself. Left out of what was
+told: the mean squared error, and gradients of all the text at once.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md. The hybrid of an LSTM and
 attention, tuned, is the experiment `shakespeare`.

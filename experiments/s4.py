@@ -3,9 +3,10 @@
     python -m launch.train --config=experiments/s4.py --config.folder=FOLDER
 
 with the data of `sst2` and the settings as told: Embedding(64), LSTM(128) at all steps, attention,
-Dense; Adam, batches of 64, 10 epochs, loss and accuracy of training and validation after each. One
-label is wanted, so attention pools the steps. With --config.mixer=lstm the last step is read in its
-place; with --config.mixer=attention there is no LSTM, but attention of the words to each other.
+Dense; Adam, batches of 64, 10 epochs; after each the log says loss and accuracy of its last batch
+and of validation. One label is wanted, so attention pools the steps. With --config.mixer=lstm the
+last step is read in its place; with --config.mixer=attention there is no LSTM, but attention of the
+words to each other.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 """
@@ -17,11 +18,11 @@ from ml_collections import ConfigDict
 from experiments import sst2
 from experiments.common import classification, settings
 from recattn_jax.errors import choose
-from recattn_jax.layers import LSTM, Embed, SelfAttention
+from recattn_jax.layers import LSTM, Embed, Rotary, SelfAttention
 from recattn_jax.models import AttentionPooled, Last
 from recattn_jax.training import Experiment
 
-EPOCH = 109  # batches of 64 of 6,920 reviews
+EPOCH = 109  # batches of 64 of 6,920 reviews; another batch wants other steps
 
 
 def get_config() -> ConfigDict:
@@ -47,7 +48,7 @@ def build(c: ConfigDict) -> Experiment:
         "lstm+attention": lambda: (LSTM(128), AttentionPooled(c.classes, 128)),
         "lstm": lambda: (LSTM(128), Last(c.classes)),
         "attention": lambda: (
-            SelfAttention(heads=1, causal=False),
+            SelfAttention(heads=1, causal=False, positions=Rotary()),
             AttentionPooled(c.classes, 128),
         ),
     }

@@ -22,8 +22,8 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers(),
-        **tagging.numbers(),
+        **sentences.numbers() | dict(dropout=0.4),
+        **tagging.numbers() | dict(vocabulary=4_000),
         train="",  # paths; gzipped where they end in .gz
         validation="",
         test="",

@@ -71,6 +71,10 @@ def train(
     if flag_values.checkpoint and not flag_values.init_from:
         raise UserError("--checkpoint chooses among the weights of --init_from, which is missing")
     experiment = experiment_file.build(config)
+    try:
+        abstract_state(experiment)
+    except ValueError as error:  # of a layer whose numbers do not fit each other
+        raise UserError(f"{config_path}: {error}") from error
     mesh = make_mesh(experiment.layout.mesh)
     check_batch(experiment.batch, mesh, experiment.optimization.accumulate)
     run = RunFolder.open(workdir, config=plain, config_file=config_path, argv=sys.argv[1:])

@@ -22,7 +22,7 @@ from recattn_jax.data import (
     record_data,
 )
 from recattn_jax.decoding import Beam, Sampler, Translator
-from recattn_jax.errors import choose
+from recattn_jax.errors import UserError, choose
 from recattn_jax.layers import (
     LSTM,
     Bidirectional,
@@ -179,9 +179,13 @@ def subwords(c: ConfigDict, found: Source) -> Mapping[str, Vocabulary]:
         "source": [record["source"] for record in train],
         "target": [record["targets"][0] for record in train],
     }
-    return {
-        side: SubwordTokenizer.of(texts, c.vocabulary, c.lowercase) for side, texts in sides.items()
-    }
+    try:
+        return {
+            side: SubwordTokenizer.of(texts, c.vocabulary, c.lowercase)
+            for side, texts in sides.items()
+        }
+    except UserError as error:
+        raise UserError(f"{error}; set --config.vocabulary") from None
 
 
 def tiny(c: ConfigDict) -> ConfigDict:
