@@ -2,10 +2,11 @@
 
     python -m launch.train --config=experiments/s0_joined.py --config.folder=FOLDER
 
-with the data of `shakespeare`. `y_t = LSTM([x_t; Attention(x)_t])`, a linear layer reads the last step so
-far, each in turn, and the hidden state is carried from batch to batch. Attention sees the last --config.window inputs;
-with --config.chunk=K it sees those of its own chunk of K up to itself, and with 1 the input alone.
-With --config.mixer=lstm or --config.mixer=attention the model is one half of itself.
+with the data of `shakespeare`. `y_t = LSTM([x_t; Attention(x)_t])`, a linear layer reads the last
+step so far, each in turn, and the hidden state is carried from batch to batch. Attention sees the
+last --config.window inputs; with --config.chunk=K it sees those of its own chunk of K up to itself,
+and with 1 the input alone. With --config.mixer=lstm or --config.mixer=attention the model is one
+half of itself.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 """
