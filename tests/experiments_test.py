@@ -1,4 +1,4 @@
-"""Every experiment file builds, has the shapes it says, and trains two steps in its tiny form."""
+"""Every experiment file builds, all its arms too, and trains two steps in its tiny form."""
 
 import hashlib
 from pathlib import Path
@@ -19,6 +19,12 @@ FILES = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if path.stem != "__init__"
 )
+# One of each way from data to a task; the others are trained in the slow tests.
+OFTEN = ("char_lm", "classify", "s1", "scan", "snips", "tag", "wikitext2")
+TRAINED = [
+    pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.slow, id=str(path))
+    for path in FILES
+]
 # Values of one kind per config: what a flag can say.
 SIMPLE = (bool, int, float, str)
 
@@ -47,7 +53,7 @@ def test_sweep_builds(path: Path) -> None:
             abstract_state(file.build(config))
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
+@pytest.mark.parametrize("path", TRAINED)
 def test_two_steps_of_the_tiny_form(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -127,5 +127,4 @@ def loss(c: ConfigDict) -> losses.Loss:
 
 def tiny(c: ConfigDict) -> ConfigDict:
     """The same experiment in seconds."""
-    c.update(batch=8, length=16, words=50, steps=2, evaluate_every=2, save_every=2)
-    return c
+    return settings.tiny(c, batch=8, length=16, words=50)

@@ -66,5 +66,4 @@ def language_model(
 
 def tiny(c: ConfigDict) -> ConfigDict:
     """The same experiment in seconds."""
-    c.update(batch=8, length=16, width=16, steps=2, evaluate_every=2, save_every=2)
-    return c
+    return settings.tiny(c, batch=8, length=16, width=16)

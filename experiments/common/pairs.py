@@ -190,6 +190,4 @@ def subwords(c: ConfigDict, found: Source) -> Mapping[str, Vocabulary]:
 
 def tiny(c: ConfigDict) -> ConfigDict:
     """The same experiment in seconds."""
-    c.update(batch=8, width=16, heads=2, source_length=16, target_length=16)
-    c.update(steps=2, evaluate_every=2, save_every=2)
-    return c
+    return settings.tiny(c, batch=8, width=16, heads=2, source_length=16, target_length=16)

@@ -158,6 +158,14 @@ def path(c: ConfigDict, key: str, holds: str) -> Path:
     return Path(c[key]).expanduser()
 
 
+def tiny(c: ConfigDict, **changed: Any) -> ConfigDict:
+    """The same experiment in seconds: two steps, and what else makes it small."""
+    c.update(
+        changed, steps=2, evaluate_every=2, save_every=2, score_every=2 if c.score_every else 0
+    )
+    return c
+
+
 def data_dir(c: ConfigDict) -> Path:
     """Where prepared data are kept."""
     return Path(c.data_dir).expanduser()

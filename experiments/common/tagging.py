@@ -116,5 +116,4 @@ def tokenizer(c: ConfigDict, texts: list[list[str]]) -> Tokenizer:
 
 def tiny(c: ConfigDict) -> ConfigDict:
     """The same experiment in seconds."""
-    c.update(batch=8, length=32, vocabulary=400, steps=2, evaluate_every=2, save_every=2)
-    return c
+    return settings.tiny(c, batch=8, length=32, vocabulary=280)
