@@ -12,6 +12,7 @@ from recattn_jax.data import (
     load_vocabularies,
     save_vocabularies,
 )
+from recattn_jax.data.vocabularies import from_json
 from recattn_jax.errors import StorageError, UserError
 
 TEXTS = ["The cat sat on the mat.", "The dog, the naïve dog, sat.\nIt's late — the cat sleeps."]
@@ -107,6 +108,13 @@ def test_subwords_come_back_exactly(text):
     assert oracle.decode(ids.tolist()) == text
     pieces = list(SUBWORDS.decode_stream(ids))
     assert all(pieces) and "\ufffd" not in "".join(pieces)
+
+
+def test_subwords_in_lower_case():
+    tokenizer = SubwordTokenizer.of([text.upper() for text in TEXTS * 3], 300, lowercase=True)
+    assert tokenizer.encode("The CAT").tolist() == tokenizer.encode("the cat").tolist()
+    assert tokenizer.decode(tokenizer.encode("The CAT")) == "the cat"
+    assert from_json(tokenizer.to_json()) == tokenizer
 
 
 def test_training_subwords_is_deterministic_and_has_the_size():
