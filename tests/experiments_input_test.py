@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import classify, multi30k, s2, s4, scan, sst2, tag, translate
+from experiments import char_lm, classify, multi30k, s2, s3, s4, scan, sst2, tag, translate
 from experiments.common import classification, settings
 from recattn_jax.errors import UserError
 from recattn_jax.training.state import abstract_state
@@ -75,7 +75,11 @@ def test_numbers_that_do_not_fit(tmp_path, changed, message):
 
 def test_plain_adam_refuses_what_it_does_not_read(tmp_path):
     refused(s4, config(s4, tmp_path, weight_decay=0.1), "plain Adam; leave it at 0")
-    private = s4.build(config(s4, tmp_path, privacy_noise=1.1)).optimization.privacy
+
+
+@pytest.mark.parametrize("file", [char_lm, s3, s4, sst2], ids=lambda file: file.__name__)
+def test_no_experiment_takes_its_privacy_for_nothing(file, tmp_path):
+    private = file.build(config(file, tmp_path, privacy_noise=1.1)).optimization.privacy
     assert private is not None and private.noise_multiplier == 1.1
 
 
