@@ -14,6 +14,10 @@ Reference: German to English, BLEU of lower-cased text, greedy, test of 2016: 28
 bidirectional GRU with additive attention, 20.6 by a GRU without attention, 13.8 by LSTMs without; a
 transformer 36.5 (Trevett's tutorials). English to French: 52 to 54 by attentional GRUs (from
 memory). Those are of tokenized text; here it is sacrebleu's, of text as it is written.
+
+Tried: the numbers of this file are 5.3 epochs in less than half an hour on one core. By beam search
+(launch.evaluate --beams=4 --length_penalty=0.6) German to English has 30.8 instead of 28.5. English
+to French falls short of 45, and its loss still falls, so what is missing seems to be steps.
 """
 
 import re

@@ -11,6 +11,9 @@ Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
 Reference: sequences that are right to the last action: simple 99.8 %, length 14 to 21 % (from
 memory).
+
+Tried: with dropout 0.1, 1,500 steps gave 76.8 % on validation; without it, 3,000 give 94.9 %, and
+the loss still falls, so what is missing seems to be steps.
 """
 
 from pathlib import Path
