@@ -27,7 +27,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.common import pairs, settings
-from recattn_jax.data import Source, SubwordTokenizer, find_file, parallel_text
+from recattn_jax.data import Source, find_file, parallel_text
 from recattn_jax.errors import UserError
 from recattn_jax.tasks import Bleu
 from recattn_jax.training import Experiment
@@ -68,14 +68,7 @@ def build(c: ConfigDict) -> Experiment:
         }
         return parallel_text(paths, data_dir)
 
-    return pairs.pairs(
-        c,
-        source,
-        lambda found: pairs.subwords(c, found),
-        SubwordTokenizer.separator,
-        (Bleu("13a", c.lowercase),),
-        pairs.encoder_decoder(c, c.vocabulary, c.vocabulary),
-    )
+    return pairs.of_subwords(c, source, (Bleu("13a", c.lowercase),))
 
 
 def sweep() -> dict[str, Any]:

@@ -12,22 +12,16 @@ Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import shakespeare
 from experiments.common import language, settings
-from recattn_jax.data import CharTokenizer, Source, tiny_shakespeare
 from recattn_jax.errors import choose
-from recattn_jax.layers import LSTM, Chunked, Embed, SelfAttention, SequenceLayer
-from recattn_jax.models import PerStep, SequenceModel
+from recattn_jax.layers import LSTM, Chunked, SelfAttention, SequenceLayer
 from recattn_jax.models.hybrids import input_joined_with_attention
-from recattn_jax.tasks import LanguageModel
 from recattn_jax.training import Experiment
-
-CHARACTERS = shakespeare.CHARACTERS
 
 
 def get_config() -> ConfigDict:
@@ -62,23 +56,8 @@ def build(c: ConfigDict) -> Experiment:
         "attention": attention,
     }
 
-    def source(data_dir: Path) -> Source:
-        return tiny_shakespeare(data_dir, c.folder or None)
-
-    tokenizer = CharTokenizer(CHARACTERS)
-    symbols = tokenizer.vocabulary_size
-    return language.language_model(
-        c,
-        source,
-        lambda found: tokenizer,
-        LanguageModel(tokenizer.separator, tokenizer.symbol),
-        SequenceModel(
-            frontend=Embed(symbols, c.width, stddev=c.embedding),
-            body=choose(mixers, c.mixer, "mixer")(),
-            readout=PerStep(symbols),
-        ),
-        settings.adamw(c, carry_state=c.carry_state),
-    )
+    optimization = settings.adamw(c, carry_state=c.carry_state)
+    return shakespeare.characters(c, choose(mixers, c.mixer, "mixer")(), optimization)
 
 
 def sweep() -> dict[str, Any]:

@@ -13,7 +13,6 @@ attention, tuned, is the experiment `shakespeare`.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import optax
@@ -21,11 +20,9 @@ from ml_collections import ConfigDict
 
 from experiments import shakespeare
 from experiments.common import language, settings
-from recattn_jax.data import CharTokenizer, Source, tiny_shakespeare
 from recattn_jax.errors import choose
 from recattn_jax.layers import (
     RNN,
-    Embed,
     Parallel,
     Residual,
     SelfAttention,
@@ -33,11 +30,7 @@ from recattn_jax.layers import (
     Serial,
     add,
 )
-from recattn_jax.models import PerStep, SequenceModel
-from recattn_jax.tasks import LanguageModel
 from recattn_jax.training import Experiment, Optimization, optimizers
-
-CHARACTERS = shakespeare.CHARACTERS
 
 
 def get_config() -> ConfigDict:
@@ -87,21 +80,9 @@ def build(c: ConfigDict) -> Experiment:
         "sgd": lambda: optimizers.sgd(rate, clip=c.clip),
     }
 
-    def source(data_dir: Path) -> Source:
-        return tiny_shakespeare(data_dir, c.folder or None)
-
-    tokenizer = CharTokenizer(CHARACTERS)
-    symbols = tokenizer.vocabulary_size
-    return language.language_model(
+    return shakespeare.characters(
         c,
-        source,
-        lambda found: tokenizer,
-        LanguageModel(tokenizer.separator, tokenizer.symbol),
-        SequenceModel(
-            frontend=Embed(symbols, c.width, stddev=c.embedding),
-            body=choose(mixers, c.mixer, "mixer")(),
-            readout=PerStep(symbols),
-        ),
+        choose(mixers, c.mixer, "mixer")(),
         Optimization(
             optimizer=choose(moves, c.optimizer, "optimizer")(),
             learning_rate=rate,

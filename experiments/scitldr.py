@@ -19,7 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.common import pairs, settings
-from recattn_jax.data import Record, Source, SubwordTokenizer, find_file, summaries
+from recattn_jax.data import Record, Source, find_file, summaries
 from recattn_jax.tasks import Rouge
 from recattn_jax.training import Experiment
 
@@ -54,15 +54,7 @@ def build(c: ConfigDict) -> Experiment:
         ]
         return "\n".join([found.summary(), *leads])
 
-    return pairs.pairs(
-        c,
-        source,
-        lambda found: pairs.subwords(c, found),
-        SubwordTokenizer.separator,
-        (Rouge(),),
-        pairs.encoder_decoder(c, c.vocabulary, c.vocabulary),
-        about,
-    )
+    return pairs.of_subwords(c, source, (Rouge(),), about)
 
 
 def lead(records: list[Record]) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.common import pairs, settings
-from recattn_jax.data import Source, SubwordTokenizer, parallel_text
+from recattn_jax.data import Source, parallel_text
 from recattn_jax.errors import UserError
 from recattn_jax.tasks import Bleu
 from recattn_jax.training import Experiment
@@ -54,14 +54,7 @@ def build(c: ConfigDict) -> Experiment:
         paths = {split: (sides[0][split], sides[1][split]) for split in sides[0]}
         return parallel_text(paths, data_dir)
 
-    return pairs.pairs(
-        c,
-        source,
-        lambda found: pairs.subwords(c, found),
-        SubwordTokenizer.separator,
-        (Bleu("13a", c.lowercase),),
-        pairs.encoder_decoder(c, c.vocabulary, c.vocabulary),
-    )
+    return pairs.of_subwords(c, source, (Bleu("13a", c.lowercase),))
 
 
 def sweep() -> dict[str, Any]:

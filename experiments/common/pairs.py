@@ -172,6 +172,24 @@ def pairs(
     )
 
 
+def of_subwords(
+    c: ConfigDict,
+    source: Callable[[Path], Source],
+    scores: tuple[TextScore, ...],
+    about: Callable[[Source], str] = Source.summary,
+) -> Experiment:
+    """`pairs` of `encoder_decoder` on subwords of each side; reads `vocabulary` and `lowercase`."""
+    return pairs(
+        c,
+        source,
+        lambda found: subwords(c, found),
+        SubwordTokenizer.separator,
+        scores,
+        encoder_decoder(c, c.vocabulary, c.vocabulary),
+        about,
+    )
+
+
 def subwords(c: ConfigDict, found: Source) -> Mapping[str, Vocabulary]:
     """Subwords of each side, made of the training pairs; reads `vocabulary` and `lowercase`."""
     train: list[Record] = list(found.splits["train"])
