@@ -14,9 +14,11 @@ A model that classifies, tags, translates or summarises writes one line for each
 Words to tag stand between spaces. An empty line is answered by an empty line.
 """
 
+import io
 import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import cast
 
 from absl import flags
 
@@ -60,7 +62,8 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
         run = search.with_search(run, flag_values)
         # A terminal that cannot show a character gets a question mark, not an end.
-        sys.stdout.reconfigure(errors="replace")
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")
         if isinstance(run.experiment.task, Scored):
             reason = f"{run.path} holds no language model; it answers the lines of stdin"
             app.refuse(flag_values, LANGUAGE_MODEL_FLAGS, reason)
@@ -81,7 +84,7 @@ def answer_lines(run: Run) -> None:
         print("every line is answered; Ctrl-D ends", file=sys.stderr)
     predictor = LinePredictor(run.experiment, run.params, run.vocabularies)
     number = 0
-    for questions in lines.arriving(sys.stdin.buffer, predictor.read):
+    for questions in lines.arriving(cast(io.BufferedIOBase, sys.stdin.buffer), predictor.read):
         answers = predictor.answers(questions)
         for question, answer in zip(questions, answers, strict=True):
             number += 1

@@ -3,6 +3,7 @@
 python -m experiments.benchmarks.compile_time [--rounds=5]
 """
 
+import functools
 from typing import Any
 
 import jax
@@ -36,7 +37,9 @@ def main(argv: list[str]) -> None:
     """Prints medians and their ratio."""
     del argv
     print(machine())
-    times = medians({str(d): lambda d=d: compile_gradient(d) for d in DEPTHS}, ROUNDS.value)
+    times = medians(
+        {str(depth): functools.partial(compile_gradient, depth) for depth in DEPTHS}, ROUNDS.value
+    )
     for depth in DEPTHS:
         print(f"{depth} layers: {times[str(depth)] / 1e3:.2f} s to trace and compile")
     print(f"ratio {times['24'] / times['6']:.2f}")

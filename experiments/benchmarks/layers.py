@@ -83,7 +83,7 @@ def main(argv: list[str]) -> None:
         }
         if with_torch:
             programs["torch"] = torch_programs(x, units)
-        times = {name: {} for name in programs}
+        times: dict[str, dict[str, float]] = {name: {} for name in programs}
         for kind in ("forward", "both"):
             one_kind = {name: program[kind] for name, program in programs.items()}
             for name, milliseconds in medians(one_kind, ROUNDS.value).items():

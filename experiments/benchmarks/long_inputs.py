@@ -51,7 +51,9 @@ def compiled(layer: SequenceLayer, length: int) -> tuple[Callable[[], Any], floa
         return jnp.sum(jnp.square(layer.apply(variables, x)[0]))
 
     program = jax.jit(jax.grad(loss, (0, 1))).lower(variables, x).compile()
-    return lambda: program(variables, x), program.memory_analysis().temp_size_in_bytes / 2**30
+    memory = program.memory_analysis()
+    assert memory is not None  # the CPU and the GPU both tell
+    return lambda: program(variables, x), memory.temp_size_in_bytes / 2**30
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:

@@ -87,7 +87,10 @@ def classification(
 
     def pipeline(examples: Examples, host: int, hosts: int) -> Pipeline:
         widths = sorted({max(1, c.length // 2), c.length})
-        weights = balanced(examples.labels) if c.balance and examples.split == "train" else None
+        weights = None
+        if c.balance and examples.split == "train":
+            assert examples.labels is not None
+            weights = balanced(examples.labels)
         return bucketed(examples, c.batch, widths, c.seed, host, hosts, weights)
 
     return Experiment(
