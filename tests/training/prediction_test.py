@@ -140,7 +140,7 @@ TOKENIZERS = {
 @pytest.mark.parametrize("name", [*TOKENIZERS, "subword"])
 def test_words_keep_their_tags(name):
     """The model tags a word by its last piece, and so can we, word by word."""
-    tokenizer = TOKENIZERS.get(name) or SubwordTokenizer.of(SENTENCES, 300)
+    tokenizer = TOKENIZERS.get(name) or SubwordTokenizer.of(SENTENCES, 300, lowercase=False)
     task = Tagging(len(NAMES), LOSS)
     made = predictor(Plain(5), task, TAGGED, {"text": tokenizer, "tag": Labels(NAMES)})
 
