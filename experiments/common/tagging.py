@@ -32,7 +32,7 @@ from recattn_jax.training import Experiment, Optimization
 
 
 def numbers() -> dict[str, Any]:
-    """The numbers that `tagging`, `vocabulary` and `unmarked` read."""
+    """The numbers that `tagging` and `vocabulary` read."""
     return dict(
         tags=3,  # how many there are, O included
         intents=0,  # how many labels of whole texts there are; 0 for none

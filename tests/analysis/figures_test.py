@@ -56,6 +56,8 @@ def test_every_panel_has_its_bars(tmp_path, count):
 
 def test_a_value_of_zero_can_be_drawn(tmp_path):
     comparison([Panel("a", "f1", True, {"x": [0.0], "y": [0.0]})], tmp_path / "zero.png")
+    picture = matplotlib.image.imread(tmp_path / "zero.png")[..., :3]
+    assert (picture < 0.2).any()  # axes and words, if no bars
 
 
 @pytest.mark.parametrize(

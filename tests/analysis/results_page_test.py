@@ -139,6 +139,23 @@ def test_arms_that_differ_in_nothing_else_are_compared_before_all_others():
     assert panel.bars == {"hybrid": [0.75], "lstm": [0.75]}
 
 
+def test_the_figure_shows_what_was_written_where_the_headline_is_the_loss():
+    """And where no score but accuracy stands beside the loss, the loss, of which less is better."""
+
+    def pair(**metrics):
+        lines = [changed(metrics=metrics), changed(mixer="lstm", metrics=metrics)]
+        return [
+            dataclasses.replace(line, headline="loss", maximise=False, metrics=metrics)
+            for line in lines
+        ]
+
+    (panel,) = results_page.panels(pair(accuracy=0.9, loss=2.0, bleu=30.0))
+    assert (panel.quantity, panel.maximise) == ("bleu (test)", True)
+    assert set(map(tuple, panel.bars.values())) == {(30.0,)}
+    (panel,) = results_page.panels(pair(accuracy=0.9, loss=2.0))
+    assert (panel.quantity, panel.maximise) == ("loss (test)", False)
+
+
 def test_the_figure_prefers_the_latest_of_equals():
     def pair(accuracy, **old):
         return [
