@@ -50,8 +50,8 @@ def get_config() -> ConfigDict:
         length_penalty=0.6,
         folder="",
         split="simple",
-        steps=1500,
-        evaluate_every=500,
+        steps=4500,
+        evaluate_every=1500,
         peak_lr=2e-3,
     )
 

@@ -12,8 +12,8 @@ Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 Reference: sequences that are right to the last action: simple 99.8 %, length 14 to 21 % (from
 memory).
 
-Tried: with dropout 0.1, 1,500 steps gave 76.8 % on validation; without it, 3,000 give 94.9 %, and
-the loss still falls, so what is missing seems to be steps.
+Tried: with dropout 0.1, 3,000 steps gave 95.3 % of the test, and without it 98.7 % of validation:
+what is to be learned here are rules without exceptions.
 """
 
 from pathlib import Path
@@ -42,12 +42,12 @@ def get_config() -> ConfigDict:
             width=128,
             depth=1,
             mlp_ratio=1,
-            dropout=0.1,
+            dropout=0.0,
         ),
         folder="",
         split="simple",
-        steps=3000,
-        evaluate_every=1000,
+        steps=4500,
+        evaluate_every=1500,
     )
 
 
