@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.common import classification, sentences, settings
+from experiments.common import classification, encoders, settings
 from recattn_jax.data import Source, labelled_tsv
 from recattn_jax.models import AttentionPooled
 from recattn_jax.training import Experiment
@@ -21,7 +21,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers(),
+        **encoders.numbers(),
         **classification.numbers(),
         train="",  # paths; gzipped where they end in .gz
         validation="",
@@ -45,8 +45,8 @@ def build(c: ConfigDict) -> Experiment:
         c,
         source,
         spaced=False,
-        frontend=sentences.embedding(c, classification.vocabulary(c)),
-        body=sentences.encoder(c),
+        frontend=encoders.embedding(c, classification.vocabulary(c)),
+        body=encoders.encoder(c),
         readout=AttentionPooled(c.classes, c.width),
         optimization=settings.adamw(c),
     )

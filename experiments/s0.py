@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import sst2
-from experiments.common import classification, sentences, settings
+from experiments.common import classification, encoders, settings
 from recattn_jax.errors import choose
 from recattn_jax.layers import LSTM, Dropout, Rotary, SelfAttention, SequenceLayer, Serial
 from recattn_jax.models import Last
@@ -52,7 +52,7 @@ def build(c: ConfigDict) -> Experiment:
     }
     return sst2.reviews(
         c,
-        frontend=sentences.embedding(c, classification.vocabulary(c)),
+        frontend=encoders.embedding(c, classification.vocabulary(c)),
         body=Serial((choose(mixers, c.mixer, "mixer")(), Dropout(c.dropout))),
         readout=Last(c.classes),
         optimization=settings.adamw(c),

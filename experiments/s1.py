@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import snips
-from experiments.common import sentences, settings, tagging
+from experiments.common import encoders, settings, tagging
 from recattn_jax.errors import choose
 from recattn_jax.layers import (
     RNN,
@@ -80,7 +80,7 @@ def build(c: ConfigDict) -> Experiment:
     }
     return snips.commands(
         c,
-        frontend=sentences.embedding(c, tagging.vocabulary(c)),
+        frontend=encoders.embedding(c, tagging.vocabulary(c)),
         body=Serial((choose(mixers, c.mixer, "mixer")(), Dropout(c.dropout))),
         readout=PerStep(c.tags),
         optimization=settings.adamw(c),

@@ -22,7 +22,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.common import sentences, settings, tagging
+from experiments.common import encoders, settings, tagging
 from recattn_jax.data import Source, intent_slots
 from recattn_jax.layers import SequenceLayer
 from recattn_jax.models import AttentionPooled, Joint, PerStep, Readout
@@ -32,7 +32,7 @@ from recattn_jax.training import Experiment, Optimization
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers() | dict(dropout=0.4),
+        **encoders.numbers() | dict(dropout=0.4),
         **tagging.numbers() | dict(tags=72, intents=7, vocabulary=3_500, lowercase=True, length=40),
         folder="",
         steps=2500,
@@ -45,8 +45,8 @@ def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
     return commands(
         c,
-        frontend=sentences.embedding(c, tagging.vocabulary(c)),
-        body=sentences.encoder(c),
+        frontend=tagging.embedding(c),
+        body=encoders.encoder(c),
         readout=Joint((PerStep(c.tags), AttentionPooled(c.intents, c.width))),
         optimization=settings.adamw(c),
     )

@@ -17,7 +17,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.common import classification, sentences, settings
+from experiments.common import classification, encoders, settings
 from recattn_jax.data import Source, sst
 from recattn_jax.layers import SequenceLayer
 from recattn_jax.models import AttentionPooled, Readout
@@ -27,7 +27,7 @@ from recattn_jax.training import Experiment, Optimization
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers(),
+        **encoders.numbers(),
         **classification.numbers(),
         folder="",
         steps=1000,
@@ -39,8 +39,8 @@ def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
     return reviews(
         c,
-        frontend=sentences.embedding(c, classification.vocabulary(c)),
-        body=sentences.encoder(c),
+        frontend=encoders.embedding(c, classification.vocabulary(c)),
+        body=encoders.encoder(c),
         readout=AttentionPooled(c.classes, c.width),
         optimization=settings.adamw(c),
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.common import sentences, settings, tagging
+from experiments.common import encoders, settings, tagging
 from recattn_jax.data import Source, conll
 from recattn_jax.models import PerStep
 from recattn_jax.training import Experiment
@@ -22,7 +22,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers() | dict(dropout=0.4),
+        **encoders.numbers() | dict(dropout=0.4),
         **tagging.numbers() | dict(vocabulary=4_000),
         train="",  # paths; gzipped where they end in .gz
         validation="",
@@ -44,8 +44,8 @@ def build(c: ConfigDict) -> Experiment:
     return tagging.tagging(
         c,
         source,
-        frontend=sentences.embedding(c, tagging.vocabulary(c)),
-        body=sentences.encoder(c),
+        frontend=tagging.embedding(c),
+        body=encoders.encoder(c),
         readout=PerStep(c.tags),
         optimization=settings.adamw(c),
     )

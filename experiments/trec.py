@@ -22,7 +22,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.common import classification, sentences, settings
+from experiments.common import classification, encoders, settings
 from recattn_jax.data import Source, trec
 from recattn_jax.models import AttentionPooled
 from recattn_jax.training import Experiment
@@ -31,7 +31,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers(),
+        **encoders.numbers(),
         **classification.numbers() | dict(classes=6, length=40, words=5_000, smoothing=0.1),
         folder="",
         ema_decay=0.99,
@@ -51,8 +51,8 @@ def build(c: ConfigDict) -> Experiment:
         c,
         source,
         spaced=True,
-        frontend=sentences.embedding(c, classification.vocabulary(c)),
-        body=sentences.encoder(c),
+        frontend=encoders.embedding(c, classification.vocabulary(c)),
+        body=encoders.encoder(c),
         readout=AttentionPooled(c.classes, c.width),
         optimization=settings.adamw(c),
     )

@@ -3,9 +3,9 @@
     python -m launch.train --config=experiments/wnut17.py --config.folder=FOLDER
 
 where FOLDER holds `wnut17train.conll`, `emerging.dev.conll` and `emerging.test.annotated`, perhaps
-as .gz. A bidirectional LSTM beside self-attention reads subwords, since the names are new; a tag is
-read off the last piece of its word, and O, which most words have, weighs less in the loss. With
---config.mixer=lstm or --config.mixer=attention it is one half of itself.
+as .gz. A bidirectional LSTM beside self-attention reads the shapes and the parts of words, since
+the names are new; of some words in training the shape alone. O, which most words have, weighs less
+in the loss. With --config.mixer=lstm or --config.mixer=attention it is one half of itself.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.common import sentences, settings, tagging
+from experiments.common import encoders, settings, tagging
 from recattn_jax.data import Source, conll, find_file
 from recattn_jax.models import PerStep
 from recattn_jax.training import Experiment
@@ -33,11 +33,21 @@ FILES = {
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **sentences.numbers() | dict(width=192, dropout=0.5, embedding=0.2),
+        **encoders.numbers() | dict(dropout=0.4),
         **tagging.numbers()
-        | dict(tags=13, symbols="subwords", vocabulary=4_000, length=80, outside=0.3),
+        | dict(
+            tags=13,
+            symbols="features",
+            vocabulary=18_000,
+            features=28,
+            unknown=0.3,
+            length=64,
+            outside=0.2,
+        ),
         folder="",
-        steps=800,
+        steps=600,
+        weight_decay=0.3,
+        ema_decay=0.98,
         evaluate_every=100,
         score_every=100,
     )
@@ -53,8 +63,8 @@ def build(c: ConfigDict) -> Experiment:
     return tagging.tagging(
         c,
         source,
-        frontend=sentences.embedding(c, tagging.vocabulary(c)),
-        body=sentences.encoder(c),
+        frontend=tagging.embedding(c),
+        body=encoders.encoder(c),
         readout=PerStep(c.tags),
         optimization=settings.adamw(c),
     )

@@ -138,6 +138,10 @@ TABLE = {
         )
     ),
     "Embed": Row(layers.Embed(VOCABULARY, 6), reach=1, tokens=True),
+    "EmbedBag": Row(layers.EmbedBag(VOCABULARY, 6, stddev=1.0), reach=1, tokens=True),
+    "FrameConvolutions": Row(
+        layers.FrameConvolutions((2, 3, 1), channels=(4,), features=5), reach=1
+    ),
     "Serial": Row(layers.Serial((layers.RMSNorm(), layers.LSTM(6), layers.Dense(5)))),
     "Serial, windows": Row(
         layers.Serial((layers.SelfAttention(2, window=3), layers.SelfAttention(2, window=4))),
@@ -253,7 +257,8 @@ TABLE = {
 def inputs(row: Row, dtype: Any = jnp.float32) -> jax.Array:
     key = jax.random.key(7)
     if row.tokens:
-        return jax.random.randint(key, (BATCH, LENGTH), 0, VOCABULARY)
+        several = (3,) * (row.layer.token_ranks == (3,))
+        return jax.random.randint(key, (BATCH, LENGTH, *several), 0, VOCABULARY)
     return jax.random.normal(key, (BATCH, LENGTH, WIDTH)).astype(dtype)
 
 
@@ -446,7 +451,9 @@ def check_segment(row: Row) -> None:
         inside = np.zeros((BATCH, LENGTH, 1), bool)
         inside[b] = (SEGMENTS[b] == number)[:, None]
         if row.tokens:
-            other = jnp.where(inside[..., 0], (x + 1) % VOCABULARY, x)
+            other = jnp.where(
+                inside.reshape(BATCH, LENGTH, *[1] * (x.ndim - 2)), (x + 1) % VOCABULARY, x
+            )
         else:
             other = jnp.where(inside, -3.0 * x + 1.0, x)
         other_context = context
@@ -469,7 +476,8 @@ def check_padding(row: Row) -> None:
     x, context, pad = inputs(row), packed(row), SEGMENTS == 0
     clean = whole(row)(x, context)
     assert not np.any(np.asarray(clean.y)[pad]), "output at padding"
-    dirty_x = jnp.where(pad, -1, x) if row.tokens else jnp.where(pad[..., None], jnp.nan, x)
+    dirt = -1 if row.tokens else jnp.nan
+    dirty_x = jnp.where(pad.reshape(*pad.shape, *[1] * (x.ndim - 2)), dirt, x)
     if row.memory:
         none = (MEMORY_SEGMENTS == 0)[..., None]
         context = context.replace(memory=jnp.where(none, jnp.nan, context.memory))

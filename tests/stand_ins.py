@@ -1,12 +1,16 @@
 """Small data of our own, in the layout that each experiment reads."""
 
+import io
 import json
-from collections.abc import Callable
+import wave
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 VERSE = "To be, or not to be: that is the question.\n" * 30
-Files = dict[str, str]
+Files = Mapping[str, str | bytes]
 
 
 def labelled() -> Files:
@@ -40,7 +44,7 @@ def commands(intents: int, tags: int) -> Files:
     pieces: list[dict[str, str]] = [{"text": "now "}]
     pieces += [{"text": f"two {slot} ", "entity": slot} for slot in slots]
     pieces += [{"text": "one ", "entity": "last"}] if tags % 2 == 0 else []
-    files = {}
+    files: dict[str, str | bytes] = {}
     for n in range(intents):
         examples = [
             {"data": [{"text": f"do {n} {k} "}, *(pieces if k == 0 else pieces[:2])]}
@@ -55,7 +59,7 @@ def commands(intents: int, tags: int) -> Files:
 
 def translations() -> Files:
     names = {"train": 80, "val": 8, "test_2016_flickr": 8}
-    files = {}
+    files: dict[str, str | bytes] = {}
     for name, count in names.items():
         for language, words in {"de": "ein Hund und noch", "en": "a dog and then"}.items():
             lines = [f"{words} {n}." for n in range(count)]
@@ -106,10 +110,62 @@ def pair_of_files() -> Files:
     return {"a.de": files["train.de"], "a.en": files["train.en"]}
 
 
+def cases(classes: int, features: int) -> Files:
+    """Series of unequal lengths."""
+    head = f"@classLabel true {' '.join(str(1 + n) for n in range(classes))}\n@data\n"
+    lines = [
+        ":".join(",".join([f"{n}.{f}", *["0"] * (n % 3)]) for f in range(features)) + f":{1 + n}"
+        for n in range(classes)
+    ]
+    return dict.fromkeys(
+        ("JapaneseVowels_TRAIN.ts", "JapaneseVowels_TEST.ts"), head + "\n".join(lines * 4)
+    )
+
+
+def images() -> Files:
+    lines = [",".join([*[str((n + k) % 17) for n in range(64)], str(k % 10)]) for k in range(40)]
+    return dict.fromkeys(("optdigits.tra", "optdigits.tes"), "\n".join(lines))
+
+
+def sound(samples: np.ndarray, rate: int = 8000) -> bytes:
+    """A wav file of one channel."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as opened:
+        opened.setparams((1, 2, rate, 0, "NONE", ""))
+        opened.writeframes(samples.astype("<i2").tobytes())
+    return buffer.getvalue()
+
+
+def spoken() -> Files:
+    """Ten tones, seven times each."""
+    time = np.arange(800) / 8000
+    return {
+        f"{digit}_who_{index}.wav": sound(9999 * np.sin((1 + index + 70 * digit) * 9 * time))
+        for digit in range(10)
+        for index in range(7)
+    }
+
+
+def video() -> Files:
+    """Eight people, each of whom does everything once, for two frames or three."""
+    lengths = [2 + n % 2 for n in range(8 * 27)]
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        frames=np.arange(sum(lengths) * 900, dtype=np.uint8).reshape(-1, 30, 30),
+        offsets=np.cumsum([0, *lengths]),
+        action=np.arange(8 * 27) % 27,
+        subject=1 + np.arange(8 * 27) // 27,
+    )
+    return {"depth.npz": buffer.getvalue()}
+
+
 # By experiment: its files, and the config keys that name them ("" is their folder).
 STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
     "classify": (labelled, {"train": "train.tsv"}),
+    "japanese_vowels": (lambda: cases(9, 12), {"folder": ""}),
     "multi30k": (translations, {"folder": ""}),
+    "optdigits": (images, {"folder": ""}),
     "s0": (treebank, {"folder": ""}),
     "s0_joined": (lambda: {"input.txt": VERSE}, {"folder": ""}),
     "s1": (lambda: commands(7, 72), {"folder": ""}),
@@ -121,11 +177,13 @@ STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
     "scitldr": (abstracts, {"folder": ""}),
     "shakespeare": (lambda: {"input.txt": VERSE}, {"folder": ""}),
     "snips": (lambda: commands(7, 72), {"folder": ""}),
+    "spoken_digits": (spoken, {"path": ""}),
     "sst2": (treebank, {"folder": ""}),
     "tag": (lambda: columns(3, ("train.conll",)), {"train": "train.conll"}),
     "text": (lambda: {"a.txt": VERSE}, {"text": "a.txt"}),
     "translate": (pair_of_files, {"source": "a.de", "target": "a.en"}),
     "trec": (questions, {"folder": ""}),
+    "utd_mhad": (video, {"path": "depth.npz"}),
     "wikitext2": (running_words, {"folder": ""}),
     "wnut17": (
         lambda: columns(13, ("wnut17train.conll", "emerging.dev.conll", "emerging.test.annotated")),
@@ -137,6 +195,7 @@ STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
 def stand_in(experiment: str, folder: Path) -> dict[str, Any]:
     """Writes the data of an experiment; returns what its config must say of them."""
     files, keys = STAND_INS[experiment]
-    for name, text in files().items():
-        (folder / name).write_text(text, encoding="utf-8")
+    for name, content in files().items():
+        data = content.encode("utf-8") if isinstance(content, str) else content
+        (folder / name).write_bytes(data)
     return {key: str(folder / name) for key, name in keys.items()}

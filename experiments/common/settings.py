@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from recattn_jax.data import Labels, Source
+from recattn_jax.data import Labels, Source, Steps
 from recattn_jax.errors import UserError
 from recattn_jax.training import (
     DEFAULT_RULES,
@@ -140,6 +140,25 @@ def labels(c: ConfigDict, key: str, found: Source, field: str) -> Labels:
             f" set --config.{key}={len(names)}"
         )
     return Labels.of(names)
+
+
+def expected(c: ConfigDict, key: str, steps: Steps) -> Steps:
+    """What makes features of series, if as many as the model is built for.
+
+    Args:
+      c: the config.
+      key: the key that says how many there are.
+      steps: made of the training series.
+
+    Raises:
+      UserError: there are more or fewer.
+    """
+    if steps.features != c[key]:
+        raise UserError(
+            f"{key} is {c[key]}, but a step of the data has {steps.features};"
+            f" set --config.{key}={steps.features}"
+        )
+    return steps
 
 
 def path(c: ConfigDict, key: str, holds: str) -> Path:

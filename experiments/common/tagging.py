@@ -5,9 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.common import settings
+from experiments.common import encoders, settings
 from recattn_jax.data import (
     TAGGED,
     TAGGED_AND_LABELLED,
@@ -19,13 +20,14 @@ from recattn_jax.data import (
     SubwordTokenizer,
     Tokenizer,
     Vocabulary,
+    WordFeatureTokenizer,
     WordTokenizer,
     bucketed,
     record_data,
     tagged_examples,
 )
 from recattn_jax.errors import UserError, choose
-from recattn_jax.layers import SequenceLayer
+from recattn_jax.layers import Dropout, EmbedBag, SequenceLayer, Serial
 from recattn_jax.models import Readout, SequenceModel
 from recattn_jax.tasks import Tagging, losses
 from recattn_jax.training import Experiment, Optimization
@@ -36,8 +38,10 @@ def numbers() -> dict[str, Any]:
     return dict(
         tags=3,  # how many there are, O included
         intents=0,  # how many labels of whole texts there are; 0 for none
-        symbols="words",  # what is read: words, subwords or bytes
+        symbols="words",  # what is read: words, features of words, subwords or bytes
         vocabulary=8_000,  # how many of them, at most; there are 256 bytes
+        features=24,  # of a word, at most
+        unknown=0.0,  # probability that of a word's features its shape alone is seen in training
         lowercase=False,
         smoothing=0.0,  # of the tags
         outside=1.0,  # weight of O, which most words have, in the loss; the last of sorted tags
@@ -49,6 +53,15 @@ def numbers() -> dict[str, Any]:
 def vocabulary(c: ConfigDict) -> int:
     """How many symbols an embedding must hold: with unknown ones, and the separator."""
     return 257 if c.symbols == "bytes" else int(c.vocabulary) + 2
+
+
+def embedding(c: ConfigDict) -> SequenceLayer:
+    """Vectors of the symbols, some of their entries dropped; see `encoders.embedding`."""
+    if c.symbols != "features":
+        return encoders.embedding(c, vocabulary(c))
+    shapes = WordFeatureTokenizer.shapes
+    bag = EmbedBag(vocabulary(c), c.width, c.embedding, unknown=c.unknown, kept=shapes)
+    return Serial((bag, Dropout(c.dropout)))
 
 
 def tagging(
@@ -90,11 +103,14 @@ def tagging(
         raise UserError("outside weighs tags, and with intents one loss serves both; leave it at 1")
     weights = None if c.outside == 1.0 else (*(1.0,) * (c.tags - 1), c.outside)
     loss = functools.partial(losses.cross_entropy, smoothing=c.smoothing, weights=weights)
+    kind = TAGGED_AND_LABELLED if c.intents else TAGGED
+    if c.symbols == "features":
+        kind = kind.holding("inputs", (c.features,), np.int32)
     return Experiment(
         model=SequenceModel(frontend, body, readout),
         task=Tagging(c.tags, loss, c.intents),
         data=data,
-        batch=(TAGGED_AND_LABELLED if c.intents else TAGGED).batch(c.batch, c.length),
+        batch=kind.batch(c.batch, c.length),
         optimization=optimization,
         cadence=settings.cadence(c),
         layout=settings.layout(c),
@@ -107,6 +123,9 @@ def tokenizer(c: ConfigDict, texts: list[list[str]]) -> Tokenizer:
     makers: dict[str, Callable[[], Tokenizer]] = {
         "words": lambda: WordTokenizer.of_words(
             (word for words in texts for word in words), c.vocabulary, c.lowercase
+        ),
+        "features": lambda: WordFeatureTokenizer.of_words(
+            (word for words in texts for word in words), c.vocabulary, c.features
         ),
         "subwords": lambda: SubwordTokenizer.of(map(" ".join, texts), c.vocabulary, c.lowercase),
         "bytes": ByteTokenizer,

@@ -17,6 +17,7 @@ Records, such as texts with labels, become examples, and examples become batches
 from recattn_jax.data.examples import (
     pair_examples,
     record_data,
+    series_examples,
     spell,
     tagged_examples,
     text_examples,
@@ -34,19 +35,25 @@ from recattn_jax.data.pipelines import (
 from recattn_jax.data.readers import (
     conll,
     find_file,
+    image_rows,
     intent_slots,
+    labelled_frames,
+    labelled_series,
     labelled_tsv,
+    labelled_waves,
     parallel_text,
     prepared_records,
     scan,
     sst,
     summaries,
+    table,
     trec,
     word_text,
 )
 from recattn_jax.data.records import Record, Source
 from recattn_jax.data.rows import balanced, bucketed, packed
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
+from recattn_jax.data.steps import Measurements, Spectra, Steps
 from recattn_jax.data.stream import TokenStream, tokenize
 from recattn_jax.data.texts import text_data
 from recattn_jax.data.tokenizers import (
@@ -62,6 +69,7 @@ from recattn_jax.data.vocabularies import (
     load_vocabularies,
     save_vocabularies,
 )
+from recattn_jax.data.word_features import WordFeatureTokenizer
 from recattn_jax.data.words import join_words, split_words
 
 __all__ = [
@@ -72,11 +80,14 @@ __all__ = [
     "Examples",
     "Kind",
     "Labels",
+    "Measurements",
     "PAIRS",
     "Pipeline",
     "Record",
     "Source",
     "Spec",
+    "Spectra",
+    "Steps",
     "SubwordTokenizer",
     "TAGGED",
     "TAGGED_AND_LABELLED",
@@ -84,14 +95,19 @@ __all__ = [
     "TokenStream",
     "Tokenizer",
     "Vocabulary",
+    "WordFeatureTokenizer",
     "WordTokenizer",
     "balanced",
     "bucketed",
     "conll",
     "find_file",
+    "image_rows",
     "intent_slots",
+    "labelled_frames",
+    "labelled_series",
     "join_words",
     "labelled_tsv",
+    "labelled_waves",
     "lanes",
     "load_vocabularies",
     "packed",
@@ -103,10 +119,12 @@ __all__ = [
     "record_data",
     "save_vocabularies",
     "scan",
+    "series_examples",
     "spell",
     "split_words",
     "sst",
     "summaries",
+    "table",
     "tagged_examples",
     "text_data",
     "text_examples",

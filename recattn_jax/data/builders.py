@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
@@ -47,14 +48,13 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     @property
     @abc.abstractmethod
     def fields(self) -> Mapping[str, type]:
-        """What each field of a record holds: `str`, or `list` for a list of strings."""
+        """What each field of a record holds.
+
+        `str`, `list` for a list of strings, `np.ndarray` for steps of one shape and dtype.
+        """
 
     def _info(self) -> tfds.core.DatasetInfo:
-        text = tfds.features.Text()
-        features = {
-            field: text if kind is str else tfds.features.Sequence(text)
-            for field, kind in self.fields.items()
-        }
+        features = {field: self._feature(field, kind) for field, kind in self.fields.items()}
         return tfds.core.DatasetInfo(
             builder=self,
             description=self.about,
@@ -62,6 +62,13 @@ class RecordsBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
             features=tfds.features.FeaturesDict(features),
             metadata=tfds.core.MetadataDict(digest=surveyed(self.name, self._content).digest),
         )
+
+    def _feature(self, field: str, kind: type) -> Any:
+        if kind is np.ndarray:
+            steps = self._content["train"][0][field]
+            return tfds.features.Tensor(shape=(None, *steps.shape[1:]), dtype=steps.dtype)
+        text = tfds.features.Text()
+        return text if kind is str else tfds.features.Sequence(text)
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
         return {split: self._generate_examples(rows) for split, rows in self._content.items()}

@@ -14,6 +14,7 @@ from jaxtyping import Int
 from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
 from recattn_jax.data.pipelines import Data, Pipeline
 from recattn_jax.data.records import Record
+from recattn_jax.data.steps import Steps
 from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.data.vocabularies import Labels, Vocabulary
 from recattn_jax.errors import UserError
@@ -54,6 +55,46 @@ def text_examples(
 
     _each(split, records, make)
     return _examples(TEXT, split, [{"inputs": texts}], numbers, records, notes)
+
+
+def series_examples(
+    split: str,
+    records: Sequence[Record],
+    vocabularies: Mapping[str, Vocabulary],
+    length: int,
+) -> Examples:
+    """Makes examples of classification from records with "series" and "label".
+
+    Args:
+        split: the name of the split, for messages.
+        records: one each.
+        vocabularies: "series", what makes features of it, and "label", names.
+        length: the rest of a longer series is cut off.
+
+    Returns:
+        Examples of kind `TEXT`, their inputs float32 features.
+
+    Raises:
+        UserError: for no records, or one that the vocabularies do not cover; names it.
+
+    Example:
+        train = source.splits["train"]
+        steps = Measurements.of(record["series"] for record in train)
+        labels = Labels.of(record["label"] for record in train)
+        series_examples("train", train, {"series": steps, "label": labels}, length=100)
+    """
+    steps, labels = _named(vocabularies, "series"), _labels(vocabularies, "label")
+    if not isinstance(steps, Steps):
+        raise UserError(f"vocabularies: 'series' is a {type(steps).__name__}, makes no features")
+    made, numbers, notes = [], [], _Notes(length)
+
+    def make(record: Record) -> None:
+        made.append(notes.cut("series", steps.of_series(_field(record, "series"))))
+        numbers.append(labels.index(_field(record, "label")))
+
+    _each(split, records, make)
+    kind = TEXT.holding("inputs", (steps.features,), np.float32)
+    return _examples(kind, split, [{"inputs": made}], numbers, records, notes)
 
 
 def tagged_examples(
@@ -107,6 +148,8 @@ def tagged_examples(
 
     _each(split, records, make)
     kind = TAGGED if labels is None else TAGGED_AND_LABELLED
+    if texts[0].ndim > 1:
+        kind = kind.holding("inputs", texts[0].shape[1:], np.int32)
     return _examples(kind, split, [{"inputs": texts, "tags": tags}], numbers, records, notes)
 
 
@@ -162,26 +205,26 @@ def pair_examples(
 class WordEncoder(Protocol):
     """A tokenizer that has an id for a word as it is."""
 
-    def encode_words(self, words: Iterable[str]) -> Int[np.ndarray, "words"]:
-        """Returns one id for each of `words`."""
+    def encode_words(self, words: Iterable[str]) -> Int[np.ndarray, "words ..."]:
+        """Returns one id, or one row of ids, for each of `words`."""
 
 
 def spell(
     words: Sequence[str], tokenizer: Tokenizer
-) -> tuple[Int[np.ndarray, "N"], Int[np.ndarray, "words"]]:
+) -> tuple[Int[np.ndarray, "N ..."], Int[np.ndarray, "words"]]:
     """Encodes words one by one, so that each has a piece to carry its tag.
 
-    A word tokenizer has one id a word, and cuts none. Others encode each word by itself, bytes and
-    characters with a space before every word but the first; a word that the tokenizer makes nothing
-    of becomes a separator.
+    A tokenizer of words has one id a word, or a row of them, and cuts none. Others encode each word
+    by itself, bytes and characters with a space before every word but the first; a word that the
+    tokenizer makes nothing of becomes a separator.
 
     Args:
         words: at least one.
         tokenizer: of any symbol.
 
     Returns:
-        Ids, int32[N], and where the last one of each word stands, int64[words]: a recurrence has
-        read all of the word there.
+        Ids, int32[N] or int32[N, K], and where the last one of each word stands, int64[words]: a
+        recurrence has read all of the word there.
 
     Example:
         spell(["in", "Rome"], ByteTokenizer())[1]      # [1, 6]
@@ -209,7 +252,8 @@ def record_data(
         splits: records by split, "train" among them.
         about: what they are, for the log.
         vocabularies: of all splits, by name.
-        examples: `text_examples`, `tagged_examples` or `pair_examples` with the length bound.
+        examples: one of the functions of this module, such as `text_examples`, with the length
+            bound.
         pipeline: from examples, and this host's number among how many, to batches: `bucketed` or
             `packed` with all else bound; `examples.split` tells training from the rest.
 
@@ -294,9 +338,9 @@ def _examples(
     *notes: _Notes,
 ) -> Examples:
     arrays, offsets = {}, []
-    for part in parts:
+    for part, said in zip(parts, kind.parts, strict=True):
         for name, pieces in part.items():
-            arrays[name] = np.concatenate(pieces).astype(np.int32)
+            arrays[name] = np.concatenate(pieces).astype(said.leaves[name].dtype)
         offsets.append(np.cumsum([0, *map(len, next(iter(part.values())))]))
     labels = np.array(numbers, np.int32) if kind.labelled else None
     lines = [line for some in notes for line in some.lines()]
@@ -305,8 +349,8 @@ def _examples(
 
 def _tokenizer(vocabularies: Mapping[str, Vocabulary], name: str) -> Tokenizer:
     found = _named(vocabularies, name)
-    if isinstance(found, Labels):
-        raise UserError(f"vocabularies: {name!r} is a list of names, not a tokenizer")
+    if not isinstance(found, Tokenizer):
+        raise UserError(f"vocabularies: {name!r} is a {type(found).__name__}, not a tokenizer")
     return found
 
 

@@ -1,17 +1,19 @@
-"""From the features of TFDS to the values of records: strings, and lists of strings."""
+"""From the features of TFDS to the values of records: strings, lists of strings, arrays."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
-Value = str | list[str]
+Value = str | list[str] | np.ndarray
 
 
 def value_of(feature: Any, encoding: str) -> Callable[[Any], Value] | None:
     """Returns what makes a record's value from a feature's, or None where the two do not fit.
 
-    Text becomes a string, a class label its name, and a sequence of either a list.
+    Text becomes a string, a class label its name, a sequence of either a list, and numbers an
+    array.
 
     Args:
         feature: one of TFDS.
@@ -22,6 +24,8 @@ def value_of(feature: Any, encoding: str) -> Callable[[Any], Value] | None:
         if inner is None:
             return None
         return lambda values: [inner(value) for value in values]
+    if type(feature) is tfds.features.Tensor:
+        return np.asarray
     return _string_of(feature, encoding)
 
 

@@ -8,11 +8,30 @@ from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 
 from recattn_jax.data.pipelines import Spec
 from recattn_jax.data.records import Record
 from recattn_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """What an array holds at each step.
+
+    Args:
+        padding: the number that stands on padding.
+        shape: of one step: () for a number, such as an id; (D,) for D features.
+        dtype: of the numbers.
+    """
+
+    padding: int = 0
+    shape: tuple[int, ...] = ()
+    dtype: type[np.generic] = np.int32
+
+
+IDS = Leaf()
+"""A symbol a step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,18 +40,18 @@ class Part:
 
     Args:
         segments: the name of the array that numbers them, 0 on padding.
-        padding: the names of the arrays, each with the number that stands on padding.
+        leaves: the arrays by name.
     """
 
     segments: str
-    padding: Mapping[str, int]
+    leaves: Mapping[str, Leaf]
 
 
 @dataclasses.dataclass(frozen=True)
 class Kind:
     """What the batches of one kind of task hold.
 
-    Besides its parts, each int32[B, steps], a batch has `example`, int32[B]: the place of its
+    Besides its parts, each `[B, steps, ...]`, a batch has `example`, int32[B]: the place of its
     record in the split, -1 on a row that is only there to fill the batch, or that holds several.
 
     Args:
@@ -56,14 +75,34 @@ class Kind:
             PAIRS.batch(32, 40, 30)["targets"].shape      # (32, 30)
         """
         leaves = {
-            name: jax.ShapeDtypeStruct((rows, length), np.int32)
+            name: jax.ShapeDtypeStruct((rows, length, *leaf.shape), leaf.dtype)
             for part, length in zip(self.parts, self.each(lengths), strict=True)
-            for name in (*part.padding, part.segments)
+            for name, leaf in {**part.leaves, part.segments: IDS}.items()
         }
         row = jax.ShapeDtypeStruct((rows,), np.int32)
         if self.labelled:
             leaves |= {"label": row, "weight": jax.ShapeDtypeStruct((rows,), np.float32)}
         return leaves | {"example": row}
+
+    def holding(self, name: str, shape: tuple[int, ...], dtype: type[np.generic]) -> "Kind":
+        """The same kind, but that the array `name` holds something else at each step.
+
+        Args:
+            name: of an array of one of the parts.
+            shape: of one step.
+            dtype: of the numbers.
+
+        Example:
+            TEXT.holding("inputs", (12,), np.float32).batch(32, 64)["inputs"].shape   # (32, 64, 12)
+        """
+        leaf = {name: Leaf(0, shape, dtype)}
+        parts = tuple(
+            dataclasses.replace(part, leaves={**part.leaves, **leaf})
+            if name in part.leaves
+            else part
+            for part in self.parts
+        )
+        return dataclasses.replace(self, parts=parts)
 
     def each(self, lengths: Sequence[int]) -> tuple[int, ...]:
         """Returns one length a part, from one for all or one each.
@@ -80,26 +119,29 @@ class Kind:
         return tuple(lengths) * (len(self.parts) if len(lengths) == 1 else 1)
 
 
-TEXT = Kind((Part("segments", {"inputs": 0}),), labelled=True)
-"""Classification: one text a row."""
+TEXT = Kind((Part("segments", {"inputs": IDS}),), labelled=True)
+"""Classification: one text, or one series, a row."""
 
-TAGGED = Kind((Part("segments", {"inputs": 0, "tags": -1}),), labelled=False)
+TAGGED = Kind((Part("segments", {"inputs": IDS, "tags": Leaf(padding=-1)}),), labelled=False)
 """Tagging; -1 stands where nothing is scored."""
 
 TAGGED_AND_LABELLED = Kind(TAGGED.parts, labelled=True)
 """Tagging with a label for the whole row, such as slots and an intent."""
 
 PAIRS = Kind(
-    (Part("source_segments", {"source": 0}), Part("segments", {"inputs": 0, "targets": 0})),
+    (
+        Part("source_segments", {"source": IDS}),
+        Part("segments", {"inputs": IDS, "targets": IDS}),
+    ),
     labelled=False,
 )
 """Sequence to sequence."""
 
 PADDING = {
-    name: number
+    name: leaf.padding
     for kind in (TEXT, TAGGED, PAIRS)
     for part in kind.parts
-    for name, number in {**part.padding, part.segments: 0}.items()
+    for name, leaf in {**part.leaves, part.segments: IDS}.items()
 }
 """The number that stands on padding, for every array of these kinds that has steps."""
 
@@ -111,7 +153,7 @@ class Examples:
     Args:
         kind: what a row of them holds.
         split: its name.
-        arrays: by name, int32[N], those of all examples behind each other.
+        arrays: by name, `[N, ...]`, those of all examples behind each other.
         offsets: for each part, int64[n + 1]: where each example starts in its arrays, and the end.
         labels: int32[n] where the kind is labelled, None elsewhere.
         records: what they were made from, in the same order.
@@ -120,7 +162,7 @@ class Examples:
 
     kind: Kind
     split: str
-    arrays: Mapping[str, Int[np.ndarray, "_"]] = dataclasses.field(repr=False)
+    arrays: Mapping[str, Shaped[np.ndarray, "_ ..."]] = dataclasses.field(repr=False)
     offsets: Sequence[Int[np.ndarray, "_"]] = dataclasses.field(repr=False)
     labels: Int[np.ndarray, "n"] | None = dataclasses.field(repr=False)
     records: Sequence[Record] = dataclasses.field(repr=False)
@@ -142,15 +184,17 @@ class Examples:
             arrays["labels"] = self.labels
         digest = hashlib.sha256()
         for name in sorted(arrays):
-            array = np.ascontiguousarray(arrays[name], "<i8")
-            digest.update(json.dumps([name, array.size]).encode())
+            given = arrays[name]
+            array = np.ascontiguousarray(given, "<i8" if given.dtype.kind == "i" else "<f4")
+            shape = array.size if array.ndim == 1 else array.shape
+            digest.update(json.dumps([name, shape]).encode())
             digest.update(array.data)
         return digest.hexdigest()
 
     def summary(self) -> str:
         """Returns one line for the log: how many, how long, what was cut, and the digest."""
         steps = "; ".join(
-            f"{'/'.join(part.padding)} {lengths.mean():.1f} steps on average, at most"
+            f"{'/'.join(part.leaves)} {lengths.mean():.1f} steps on average, at most"
             f" {lengths.max()}"
             for part, lengths in zip(self.kind.parts, self.lengths.T, strict=True)
         )

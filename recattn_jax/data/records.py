@@ -1,11 +1,13 @@
 """Records, the examples of every source, and the source that serves them by split.
 
-A record maps field names to strings and lists of strings:
+A record maps field names to strings, lists of strings, and arrays whose first axis is time:
 
     {"text": ..., "name": ...}                      plain text
     {"text": ..., "label": ...}                     labelled text
     {"tokens": [...], "tags": [...]}                tagged text; with an intent, also "label"
     {"source": ..., "targets": [..., ...]}          a text and what it becomes, in one or more ways
+    {"series": array, "label": ...}                 a labelled series: measurements, sound, frames
+    {"columns": [...], "times": [...], "series": array}    one long series
 """
 
 import collections
@@ -14,6 +16,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
 
 from recattn_jax.errors import UserError
 
@@ -29,6 +33,8 @@ LABELLED: Mapping[str, type] = {"text": str, "label": str}
 TAGGED: Mapping[str, type] = {"tokens": list, "tags": list}
 TAGGED_WITH_INTENT: Mapping[str, type] = {"tokens": list, "tags": list, "label": str}
 PAIRS: Mapping[str, type] = {"source": str, "targets": list}
+SERIES: Mapping[str, type] = {"series": np.ndarray, "label": str}
+TABLE: Mapping[str, type] = {"columns": list, "times": list, "series": np.ndarray}
 
 SPLITS = ("train", "validation", "test")
 _CLASSES = frozenset(("label", "tags"))
@@ -183,7 +189,12 @@ def _subset(records: Records, indices: Sequence[int]) -> Records:
 
 
 def _written(record: Record) -> bytes:
-    return json.dumps(dict(record), sort_keys=True).encode("ascii") + b"\n"
+    return json.dumps(dict(record), sort_keys=True, default=_digested).encode("ascii") + b"\n"
+
+
+def _digested(array: np.ndarray) -> list[Any]:
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return [little.dtype.str, little.shape, hashlib.sha256(little.tobytes()).hexdigest()]
 
 
 def _classes(value: str | list[str]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from recattn_jax.data.kinds import Examples
+from recattn_jax.data.kinds import Examples, Leaf
 from recattn_jax.data.pipelines import (
     Batch,
     Batches,
@@ -351,8 +351,8 @@ def _fill(examples: Examples, rows: Sequence[Numbers], lengths: Sequence[int]) -
     batch: Batch = {}
     for part, offsets, length in zip(examples.kind.parts, examples.offsets, lengths, strict=True):
         names = [
-            (name, batch.setdefault(name, np.full((len(rows), length), padding, np.int32)))
-            for name, padding in part.padding.items()
+            (name, batch.setdefault(name, _padding(leaf, len(rows), length)))
+            for name, leaf in part.leaves.items()
         ]
         segments = batch[part.segments] = np.zeros((len(rows), length), np.int32)
         for row, numbers in enumerate(rows):
@@ -364,6 +364,10 @@ def _fill(examples: Examples, rows: Sequence[Numbers], lengths: Sequence[int]) -
                 for name, array in names:
                     array[row, start:end] = examples.arrays[name][first:last]
     return batch
+
+
+def _padding(leaf: Leaf, rows: int, length: int) -> np.ndarray:
+    return np.full((rows, length, *leaf.shape), leaf.padding, leaf.dtype)
 
 
 def _none(rows: int) -> np.ndarray:
@@ -384,7 +388,7 @@ def _check_fit(examples: Examples, lengths: Sequence[int]) -> None:
         if longest > length:
             raise UserError(
                 f"{examples.split} split: the longest example has {longest} steps of"
-                f" {'/'.join(part.padding)}, a row has {length}; make the rows longer, or cut the"
+                f" {'/'.join(part.leaves)}, a row has {length}; make the rows longer, or cut the"
                 " examples"
             )
 

@@ -29,13 +29,16 @@ class Tokenizer(Protocol):
     def symbol(self) -> str:
         """What one id stands for, as in "bits per byte": "byte", "char", "word" or "subword"."""
 
-    def encode(self, text: str) -> Int[np.ndarray, "N"]:
-        """Returns the int32 ids of `text`, without a separator; UserError where it cannot."""
+    def encode(self, text: str) -> Int[np.ndarray, "N ..."]:
+        """Returns the int32 ids of `text`, without a separator; UserError where it cannot.
 
-    def decode(self, ids: Iterable[SupportsIndex]) -> str:
+        One id a symbol; a tokenizer that describes its symbols has a row of ids for each.
+        """
+
+    def decode(self, ids: Iterable[Any]) -> str:
         """Returns the text of `ids`; separators become nothing."""
 
-    def decode_stream(self, ids: Iterable[SupportsIndex]) -> Iterator[str]:
+    def decode_stream(self, ids: Iterable[Any]) -> Iterator[str]:
         """Yields text as soon as ids complete it; joined, it is `decode(ids)`."""
 
     def to_json(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Vocabularies that are made from training data: words, subwords, and the names of classes."""
+"""Vocabularies that are made from training data: words, subwords, names of classes, scales."""
 
 import base64
 import codecs
@@ -18,8 +18,10 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int
 
-from recattn_jax.data import tokenizers
+from recattn_jax.data import steps, tokenizers
+from recattn_jax.data.steps import Steps
 from recattn_jax.data.tokenizers import Tokenizer
+from recattn_jax.data.word_features import WordFeatureTokenizer
 from recattn_jax.data.words import join_spaces, join_words, split_spaces, split_words
 from recattn_jax.errors import StorageError, UserError
 
@@ -320,7 +322,7 @@ class Labels:
         return {"kind": "labels", "names": list(self.names)}
 
 
-Vocabulary = Tokenizer | Labels
+Vocabulary = Tokenizer | Labels | Steps
 
 
 def from_json(data: Any) -> Vocabulary:
@@ -330,9 +332,11 @@ def from_json(data: Any) -> Vocabulary:
             return WordTokenizer(tuple(map(str, words)), low, spaced)
         case {"kind": "subword", "model": str(model), "lowercase": bool(low)}:
             return SubwordTokenizer(base64.b64decode(model, validate=True), low)
+        case {"kind": "word features", "names": [*names], "most": int(most)}:
+            return WordFeatureTokenizer(tuple(map(str, names)), most)
         case {"kind": "labels", "names": [*names]}:
             return Labels(tuple(map(str, names)))
-    return tokenizers.from_json(data)
+    return steps.from_json(data) or tokenizers.from_json(data)
 
 
 def save_vocabularies(vocabularies: Mapping[str, Vocabulary], path: str | pathlib.Path) -> None:

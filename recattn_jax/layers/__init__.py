@@ -26,6 +26,7 @@ from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention
 from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
 from recattn_jax.layers.feedback_memory import FeedbackMemory, FeedbackMemoryState
 from recattn_jax.layers.final import Final
+from recattn_jax.layers.frames import FrameConvolutions
 from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
 from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
 from recattn_jax.layers.noise import Noise
@@ -35,6 +36,7 @@ from recattn_jax.layers.pointwise import (
     Dense,
     Dropout,
     Embed,
+    EmbedBag,
     GatedMLP,
     Identity,
     LayerNorm,
@@ -65,6 +67,7 @@ from recattn_jax.layers.time import (
 from recattn_jax.layers.xlstm import SLSTM
 
 __all__ = [
+    "FrameConvolutions",
     "GRU",
     "LSTM",
     "MLSTM",
@@ -93,6 +96,7 @@ __all__ = [
     "Dot",
     "Dropout",
     "Embed",
+    "EmbedBag",
     "Feedback",
     "FeedbackMemory",
     "FeedbackMemoryState",

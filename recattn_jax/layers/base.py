@@ -125,7 +125,10 @@ class SequenceLayer(nn.Module):
     """
 
     accepts: ClassVar[tuple[Any, ...]] = (jnp.floating,)
-    """Kinds of x: features `[B, T, D]` are floating, token ids `[B, T]` are integers."""
+    """Kinds of x: features `[B, T, D]` are floating, token ids are integers."""
+
+    token_ranks: ClassVar[tuple[int, ...]] = (2,)
+    """Ranks of token ids: 2 is one a step, `[B, T]`; 3 is several a step, `[B, T, K]`."""
 
     @property
     def streams(self) -> bool:
@@ -136,7 +139,7 @@ class SequenceLayer(nn.Module):
         """The layer itself: x is zero at padding, and outputs there do not matter.
 
         Args:
-          x: `[B, T, D]`, or tokens `[B, T]` for an embedding.
+          x: `[B, T, D]`, or token ids for an embedding.
           state: the state after the steps before x; None for a fresh one.
           context: side inputs.
 
@@ -168,7 +171,7 @@ class SequenceLayer(nn.Module):
         """Runs the layer over T >= 1 steps.
 
         Args:
-          x: `[B, T, D]`, or tokens `[B, T]` for an embedding.
+          x: `[B, T, D]`, or token ids for an embedding.
           state: the state that an earlier call returned; None for a fresh one.
           context: side inputs.
 
@@ -186,7 +189,7 @@ class SequenceLayer(nn.Module):
             raise ValueError(
                 f"{name}: x must be {_kinds(self)}, got {x.dtype}{list(x.shape)}{embed}"
             )
-        if x.ndim != (3 if jnp.issubdtype(x.dtype, jnp.floating) else 2):
+        if x.ndim not in ((3,) if jnp.issubdtype(x.dtype, jnp.floating) else self.token_ranks):
             raise ValueError(f"{name}: x must be {_kinds(self)}, got {x.dtype}{list(x.shape)}")
         segments = context.segments
         if segments is not None and segments.shape != x.shape[:2]:
@@ -209,7 +212,9 @@ class Combinator(SequenceLayer):
     It streams where its parts do, prepares them all, and refuses one instance in two places.
     """
 
-    accepts: ClassVar[tuple[Any, ...]] = (jnp.floating, jnp.integer)  # its parts have the last word
+    # Its parts have the last word.
+    accepts: ClassVar[tuple[Any, ...]] = (jnp.floating, jnp.integer)
+    token_ranks: ClassVar[tuple[int, ...]] = (2, 3)
 
     def __post_init__(self) -> None:
         refuse_shared(self, self._modules)
@@ -341,7 +346,8 @@ def _walk(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _kinds(layer: SequenceLayer) -> str:
-    kinds = {jnp.floating: "float [B, T, D]", jnp.integer: "token ids [B, T]"}
+    ids = " or ".join({2: "[B, T]", 3: "[B, T, K]"}[rank] for rank in layer.token_ranks)
+    kinds = {jnp.floating: "float [B, T, D]", jnp.integer: f"token ids {ids}"}
     return " or ".join(kinds[kind] for kind in layer.accepts)
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State, Tokens
+from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Int, State, Tokens
 
 
 class Pointwise(SequenceLayer):
@@ -298,3 +298,56 @@ class Embed(Pointwise):
         table_VD = self.embed.embedding.astype(x.dtype)
         dtype = wide(x.dtype)
         return jnp.einsum("btd,vd->btv", x, table_VD, preferred_element_type=dtype)
+
+
+class EmbedBag(Pointwise):
+    """Sums the vectors of several symbols a step, `y_t = sum_k E[x_tk]`; an id below 0 is nothing.
+
+    So a word that training never showed has a vector from its parts and its shape.
+
+    Attributes:
+      vocabulary: number of symbols V.
+      features: width D.
+      stddev: of the entries at first.
+      unknown: probability that a step loses all symbols but its first `kept`, drawn anew for each
+        step where the rng stream `dropout` is given: what unknown words look like.
+      kept: how many symbols of a step are never lost that way.
+
+    Call: ids `[B, T, K] -> [B, T, D]`.
+
+    Raises:
+      ValueError: if the probability is out of range.
+
+    >>> ids = jnp.array([[[0, 3, -1], [2, -1, -1]]])
+    >>> EmbedBag(10, 4, stddev=0.1).init_with_output(jax.random.key(0), ids)[0][0].shape
+    (1, 2, 4)
+
+    Bojanowski et al., Enriching word vectors with subword information, 2016, arXiv:1607.04606.
+    """
+
+    accepts: ClassVar[tuple[Any, ...]] = (jnp.integer,)
+    token_ranks: ClassVar[tuple[int, ...]] = (3,)
+
+    vocabulary: int
+    features: int
+    stddev: float
+    unknown: float = 0.0
+    kept: int = 0
+
+    def map(self, x: Int[Array, "B T K"]) -> Float[Array, "B T D"]:
+        if not 0.0 <= self.unknown < 1.0:
+            raise ValueError(f"EmbedBag: unknown={self.unknown} must be at least 0, less than 1")
+        there_BTK = x >= 0
+        if self.unknown and self.has_rng("dropout"):
+            known_BT = jax.random.bernoulli(
+                self.make_rng("dropout"), 1.0 - self.unknown, x.shape[:2]
+            )
+            there_BTK &= known_BT[..., None] | (jnp.arange(x.shape[2]) < self.kept)[None, None]
+        table = nn.Embed(
+            self.vocabulary,
+            self.features,
+            embedding_init=nn.initializers.normal(self.stddev),
+            name="embed",
+        )
+        vectors_BTKD = table(jnp.maximum(x, 0))
+        return jnp.sum(jnp.where(there_BTK[..., None], vectors_BTKD, 0.0), axis=2)

@@ -192,6 +192,21 @@ class Labelled(Scored, Protocol):
         ...
 
 
+def read_inputs(line: str, vocabularies: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """What a person gives in a line, as `inputs` and `segments` without a batch axis.
+
+    Args:
+      line: a text, or whatever the steps of the run read in a line.
+      vocabularies: of the run: "text", a tokenizer, or "series".
+
+    Returns:
+      `inputs`, ids `[T]` or features `[T, D]`, and `segments`, int32 `[T]`.
+    """
+    series = vocabularies.get("series")
+    inputs = encoded(vocabularies["text"], line) if series is None else series.of_line(line)
+    return {"inputs": inputs, "segments": np.ones(len(inputs), np.int32)}
+
+
 def encoded(tokenizer: Any, text: str) -> Int[np.ndarray, " N"]:
     """The ids of a text, as examples have them: an empty one is a lone separator.
 

@@ -1,4 +1,4 @@
-"""Classification: one label for a whole text."""
+"""Classification: one label for a whole text, or a whole series."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from recattn_jax.data import Record
 from recattn_jax.layers.base import Context
 from recattn_jax.shapes import Array, Int, State
 from recattn_jax.tasks import scores
-from recattn_jax.tasks.base import Apply, Batch, Metrics, encoded
+from recattn_jax.tasks.base import Apply, Batch, Metrics, read_inputs
 from recattn_jax.tasks.losses import Loss, label_means
 
 
@@ -29,8 +29,9 @@ class Classification:
       loss: nats from logits and labels, see `tasks.losses`.
       headline: `loss`, `accuracy`, or a score.
 
-    A batch holds `inputs` and `segments`, int32 `[B, T]`, `label`, int32 `[B]`, and `weight`,
-    float32 `[B]`: how much a row counts, 0 for a row that only fills the batch.
+    A batch holds `inputs`, int32 `[B, T]` or float32 `[B, T, D]`, `segments`, int32 `[B, T]`,
+    `label`, int32 `[B]`, and `weight`, float32 `[B]`: how much a row counts, 0 for a row that only
+    fills the batch.
 
     >>> import functools
     >>> from recattn_jax.tasks import losses
@@ -98,9 +99,8 @@ class Classification:
         return scores.confusion_matrix(predicted, wanted, len(labels.names)), labels.names
 
     def read(self, line: str, vocabularies: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        """The ids of a text; see `Scored`."""
-        ids_T = encoded(vocabularies["text"], line)
-        return {"inputs": ids_T, "segments": np.ones_like(ids_T)}
+        """A text or a series; see `Scored`."""
+        return read_inputs(line, vocabularies)
 
     def write(self, prediction: Any, line: str, vocabularies: Mapping[str, Any]) -> str:
         """The name of the label; see `Scored`."""

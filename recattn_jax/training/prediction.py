@@ -119,7 +119,8 @@ def _stacked(rows: Sequence[np.ndarray], padding: int, limit: int) -> np.ndarray
     width = NARROWEST
     while width < longest:
         width *= 2
-    stacked = np.full((len(rows), min(width, limit)), padding, np.int32)
+    shape = (len(rows), min(width, limit), *rows[0].shape[1:])
+    stacked = np.full(shape, padding, rows[0].dtype)
     for row, values in zip(stacked, rows, strict=True):
         row[: len(values)] = values
     return stacked

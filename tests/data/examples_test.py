@@ -37,7 +37,7 @@ PAIR_RECORDS = [{"source": "ab", "targets": ["d", "c"]}, {"source": "", "targets
 
 def of(examples, name, number):
     """An array of one example."""
-    parts = [part for part in examples.kind.parts if name in part.padding]
+    parts = [part for part in examples.kind.parts if name in part.leaves]
     offsets = examples.offsets[examples.kind.parts.index(parts[0])]
     return list(examples.arrays[name][offsets[number] : offsets[number + 1]])
 

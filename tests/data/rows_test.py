@@ -29,7 +29,7 @@ def examples(kind, lengths, labels=None):
     arrays = {
         name: np.repeat(numbers, lengths[:, p])
         for p, part in enumerate(kind.parts)
-        for name in part.padding
+        for name in part.leaves
     }
     if "tags" in arrays:
         arrays["tags"][::2] = -1
@@ -82,8 +82,8 @@ def pieces(batch, kind):
     found = {}
     for part in kind.parts:
         segments = batch[part.segments]
-        for name, padding in part.padding.items():
-            assert (batch[name][segments == 0] == padding).all()
+        for name, leaf in part.leaves.items():
+            assert (batch[name][segments == 0] == leaf.padding).all()
             for row, segment in {(r, s) for r, s in zip(*np.nonzero(segments), strict=True)}:
                 where = segments[row] == segments[row, segment]
                 key = int(row), int(segments[row, segment])
@@ -97,7 +97,7 @@ def whole(kind, number):
     return {
         name: tuple(made.arrays[name][slice(*made.offsets[p][number : number + 2])])
         for p, part in enumerate(kind.parts)
-        for name in part.padding
+        for name in part.leaves
     }
 
 

@@ -117,7 +117,7 @@ def checked_splits(paths: Mapping[str, Given]) -> dict[str, Given]:
 
 def open_files(
     builder: type[RecordsBuilder],
-    paths: Mapping[str, Sequence[Path]],
+    paths: Mapping[str, Sequence[Path | File]],
     parse: Callable[[Sequence[File]], Records],
     data_dir: Path,
     validation: float,
@@ -129,7 +129,7 @@ def open_files(
 
     Args:
         builder: of the format.
-        paths: one or more files a split.
+        paths: one or more files a split, or what was read from them.
         parse: from the files of a split to its records; raises a fault before anything is written.
         data_dir: where prepared sets are kept.
         validation: share of "train" where `paths` names no "validation"; 0: no such split.
@@ -137,18 +137,56 @@ def open_files(
         classes: the labels that the format declares.
         carve: makes "validation" from "train" where there is none.
     """
-    files = {split: [read(path) for path in of] for split, of in checked_splits(paths).items()}
+    files = {
+        split: [one if isinstance(one, File) else read(one) for one in of]
+        for split, of in checked_splits(paths).items()
+    }
     share = 0.0 if "validation" in files else validation
     parts = [f"{split} {file.digest}" for split, of in files.items() for file in of]
-    recipe = "\n".join((str(_RECIPE), builder.name, str(share), *settings, *parts))
 
     def content() -> Content:
         splits = {split: parse(of) for split, of in files.items()}
         return carve(splits, share, str(files["train"][0].path))
 
-    key = hashlib.sha256(recipe.encode("utf-8")).hexdigest()
-    source = open_or_prepare(builder, key, content, data_dir)
+    source = _prepared(builder, (str(share), *settings, *parts), content, data_dir)
     return with_warnings(dataclasses.replace(source, classes=tuple(classes)))
+
+
+def open_file(
+    builder: type[RecordsBuilder],
+    file: File,
+    parse: Callable[[], Content],
+    data_dir: Path,
+    validation: float,
+    settings: Sequence[str],
+) -> Source:
+    """Does what `open_files` does, for one file that holds all splits.
+
+    Args:
+        builder: of the format.
+        file: what was read.
+        parse: to the records of its splits; raises a fault before anything is written.
+        data_dir: where prepared sets are kept.
+        validation: share of "train" where `parse` gives no "validation"; 0: no such split.
+        settings: all else that `parse` depends on.
+    """
+
+    def content() -> Content:
+        return with_validation(parse(), validation, str(file.path))
+
+    recipe = (str(validation), *settings, file.digest)
+    return with_warnings(_prepared(builder, recipe, content, data_dir))
+
+
+def _prepared(
+    builder: type[RecordsBuilder],
+    recipe: Sequence[str],
+    content: Callable[[], Content],
+    data_dir: Path,
+) -> Source:
+    said = "\n".join((str(_RECIPE), builder.name, *recipe))
+    key = hashlib.sha256(said.encode("utf-8")).hexdigest()
+    return open_or_prepare(builder, key, content, data_dir)
 
 
 def with_warnings(source: Source) -> Source:

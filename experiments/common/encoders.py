@@ -1,4 +1,4 @@
-"""Encoders of whole sentences: a recurrence in both directions, attention, or both, added."""
+"""Encoders of whole rows: a recurrence in both directions, attention, or both, added."""
 
 from collections.abc import Callable
 from typing import Any
@@ -36,7 +36,7 @@ def numbers() -> dict[str, Any]:
 
 
 def mixer(c: ConfigDict) -> SequenceLayer:
-    """What mixes the steps of a sentence, `[B, T, width] -> [B, T, width]`.
+    """What mixes the steps of a row, `[B, T, width] -> [B, T, width]`.
 
     A bidirectional LSTM beside self-attention, added (system S3 in both directions), or either.
     """

@@ -1,0 +1,135 @@
+"""One long series of measurements in columns, cut into splits by time."""
+
+import bisect
+import datetime
+import functools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from recattn_jax.data.builders import RecordsBuilder
+from recattn_jax.data.readers.files import File, Path, open_file, read
+from recattn_jax.data.readers.series import numbers
+from recattn_jax.data.records import SPLITS, TABLE, Content, Record, Source
+from recattn_jax.errors import UserError
+
+
+class RecattnTable(RecordsBuilder):
+    """One series of measurements; a split is a stretch of it."""
+
+    about = "A series of measurements at growing times."
+    fields = TABLE
+
+
+def table(
+    path: Path,
+    data_dir: Path,
+    time: str,
+    splits: Mapping[str, int | str],
+    columns: Sequence[str] = (),
+) -> Source:
+    """A series from a table with commas whose first line names the columns.
+
+    Args:
+        path: a UTF-8 file; packed where its name ends in .gz.
+        data_dir: where prepared sets are kept.
+        time: the name of the column that holds times in ISO 8601, each later than the one before.
+        splits: "train" and, in the order of time, "validation" and "test": how many lines a split
+            has, or the time (ISO 8601) before which it ends. What follows the last is not used.
+        columns: the names of those to read; all but that of time where there are none.
+
+    Returns:
+        One record a split: "columns", their names; "times"; and "series", float32[N, D].
+
+    Raises:
+        UserError: names file, line and fault: no such column, another number of values than names,
+            a value that is missing or no finite number, a time that is missing, no time, or not
+            later than the one before; splits that the lines do not fill.
+        StorageError: if `data_dir` cannot be written.
+
+    Example:
+        hours = {"train": 8640, "validation": 2880, "test": 2880}
+        source = table("ETTh1.csv", "data", time="date", splits=hours)
+        values = source.splits["train"][0]["series"]        # float32[8640, 7]
+    """
+    file = read(path)
+    if "train" not in splits or set(splits) - set(SPLITS):
+        raise UserError(f"splits: expected train, validation, test; found {', '.join(splits)}")
+    ends = [(split, splits[split]) for split in SPLITS if split in splits]
+
+    def parse() -> Content:
+        return _cut(file, *_parsed(file, time, columns), ends)
+
+    settings = (time, *columns, *(f"{split} {end}" for split, end in ends))
+    return open_file(RecattnTable, file, parse, data_dir, 0.0, settings)
+
+
+def _parsed(
+    file: File, time: str, columns: Sequence[str]
+) -> tuple[list[str], list[str], np.ndarray]:
+    """The names of the columns, the times, and the values, float32[N, D]."""
+    lines = file.lines()
+    names = [name.strip() for name in lines[0].split(",")]
+    wanted = list(columns) or [name for name in names if name != time]
+    for name in (time, *wanted):
+        if names.count(name) != 1:
+            file.fault(1, f"expected one column named {name!r}, found {', '.join(names)}")
+    at, places = names.index(time), [names.index(name) for name in wanted]
+    times: list[str] = []
+    rows: list[list[float]] = []
+    for number, line in enumerate(lines[1:], 2):
+        fields = line.split(",")
+        if len(fields) != len(names):
+            file.fault(number, f"{len(fields)} values, expected {len(names)}, as in the first line")
+        times.append(_time(file, number, fields[at].strip()))
+        if len(times) > 1 and _moment(times[-1]) <= _moment(times[-2]):
+            file.fault(
+                number, f"{time} {times[-1]!r} is not later than {times[-2]!r}; sort the lines"
+            )
+        rows.append(
+            [numbers(file, number, [fields[p]], f"column {names[p]!r}, ")[0] for p in places]
+        )
+    if not rows:
+        file.fault(1, "no values follow the names of the columns")
+    return wanted, times, np.array(rows, np.float32)
+
+
+def _time(file: File, number: int, text: str) -> str:
+    try:
+        _moment(text)
+    except ValueError:
+        file.fault(
+            number, f"{text!r:.40} is no time; write it as in 2016-07-01 or 2016-07-01 00:00:00"
+        )
+    return text
+
+
+@functools.lru_cache(maxsize=2)
+def _moment(text: str) -> float:
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
+
+
+def _cut(
+    file: File,
+    names: list[str],
+    times: list[str],
+    values: np.ndarray,
+    ends: Sequence[tuple[str, int | str]],
+) -> Content:
+    splits: dict[str, list[Record]] = {}
+    moments = [_moment(text) for text in times]
+    start = 0
+    for split, until in ends:
+        if isinstance(until, int):
+            end = start + until
+        else:
+            end = bisect.bisect_left(moments, _moment(until))
+        if not start < end <= len(values):
+            raise UserError(
+                f"{file.path}: {split} would be lines {start + 2} to {end + 1}, but values are in"
+                f" lines 2 to {len(values) + 1}; change the splits"
+            )
+        stretch = {"columns": names, "times": times[start:end], "series": values[start:end]}
+        splits[split] = [stretch]
+        start = end
+    return splits

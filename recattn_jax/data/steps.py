@@ -1,0 +1,208 @@
+"""From what a record holds to the steps that a model reads: measurements, frames, sound.
+
+Like vocabularies they are made of training data, and stored with the run.
+"""
+
+import dataclasses
+import functools
+import math
+import pathlib
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from recattn_jax.data.wav import wave_samples
+from recattn_jax.errors import UserError
+from recattn_jax.kernels.spectrogram import log_mel
+
+_FULL = 2.0**15  # the largest sample of 16 bits
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """Turns a series, as a record has it, into features a step."""
+
+    @property
+    def features(self) -> int:
+        """D, how many numbers a step has."""
+
+    def of_series(self, series: Shaped[np.ndarray, "_ ..."]) -> Float[np.ndarray, "T D"]:
+        """Returns the features, float32, of at least one step."""
+
+    def of_line(self, line: str) -> Float[np.ndarray, "T D"]:
+        """Returns the features of what a person gives in a line; UserError where it cannot."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `from_json` makes the same from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """Measurements with mean 0 and variance 1 in training; `(x - mean) / deviation`.
+
+    Args:
+        mean: of each feature.
+        deviation: of each feature, above 0.
+
+    Raises:
+        ValueError: if there are not as many of both, or a deviation is not above 0.
+
+    Example:
+        steps = Measurements.of([record["series"] for record in source.splits["train"]])
+        steps.of_series(series)
+    """
+
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.deviation) or not all(d > 0 for d in self.deviation):
+            raise ValueError("Measurements: expected a mean and a deviation above 0 a feature")
+
+    @classmethod
+    def of(
+        cls, series: Iterable[Shaped[np.ndarray, "_ ..."]], alike: bool = False
+    ) -> "Measurements":
+        """Returns the scale of these series; a feature that never changes is only moved to 0.
+
+        Args:
+            series: `[T, ...]`, at least one; all axes but the first make up the features.
+            alike: whether all features are of one kind, such as pixels, and share a scale.
+        """
+        count, total, squares = 0, np.zeros(()), np.zeros(())
+        for steps in series:
+            flat = _flat(steps).astype(np.float64)
+            count += len(flat)
+            total, squares = total + flat.sum(axis=0), squares + np.square(flat).sum(axis=0)
+        if not count:
+            raise UserError("measurements: there are none; give some to train on")
+        mean, square = total / count, squares / count
+        if alike:
+            mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
+        deviation = np.sqrt(np.maximum(square - np.square(mean), 0.0))
+        # What rounding leaves of a constant is no deviation.
+        moves = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30)
+        deviation = np.where(moves, deviation, 1.0)
+        return cls(tuple(map(float, mean)), tuple(map(float, deviation)))
+
+    @property
+    def features(self) -> int:
+        """D, how many numbers a step has."""
+        return len(self.mean)
+
+    def of_series(self, series: Shaped[np.ndarray, "_ ..."]) -> Float[np.ndarray, "T D"]:
+        """Returns the measurements to scale, all axes but the first in one.
+
+        Raises:
+            UserError: for another number of features.
+        """
+        flat = _flat(series)
+        if flat.shape[1] != self.features:
+            raise UserError(f"{flat.shape[1]} values a step, expected {self.features}")
+        scaled = (flat - np.array(self.mean)[None]) / np.array(self.deviation)[None]
+        return scaled.astype(np.float32)
+
+    def of_line(self, line: str) -> Float[np.ndarray, "T D"]:
+        """Reads a series as `.ts` files have it: features by colons, their values by commas.
+
+        Raises:
+            UserError: for a value that is no finite number, or features of unequal length.
+        """
+        try:
+            values = [[float(value) for value in part.split(",")] for part in line.split(":")]
+        except ValueError as error:
+            raise UserError(f"{error}; expected values with commas, features with colons") from None
+        if len(set(map(len, values))) != 1 or not np.isfinite(values).all():
+            raise UserError("expected features of equal length, their values finite numbers")
+        return self.of_series(np.array(values, np.float32).T)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `from_json` makes the same from."""
+        scale = {"mean": list(self.mean), "deviation": list(self.deviation)}
+        return {"kind": "measurements", **scale}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spectra:
+    """Sound as logarithms of its power in mel bands, see `log_mel`, moved and scaled.
+
+    Args:
+        rate: samples a second.
+        window: samples of a frame.
+        hop: samples from frame to frame.
+        scale: of the bands, in training.
+
+    Example:
+        steps = Spectra.of(waves, rate=8000, window=200, hop=80, bands=40)
+        steps.of_series(np.zeros(8000, np.int16)).shape     # (98, 40)
+    """
+
+    rate: int
+    window: int
+    hop: int
+    scale: Measurements
+
+    @classmethod
+    def of(
+        cls, waves: Iterable[Shaped[np.ndarray, "_"]], rate: int, window: int, hop: int, bands: int
+    ) -> "Spectra":
+        """Returns the spectra whose bands have mean 0 and variance 1 in these waves."""
+        bare = cls(rate, window, hop, Measurements((0.0,) * bands, (1.0,) * bands))
+        return dataclasses.replace(bare, scale=Measurements.of(map(bare.of_series, waves)))
+
+    @property
+    def features(self) -> int:
+        """How many bands there are."""
+        return self.scale.features
+
+    def of_series(self, series: Shaped[np.ndarray, "_"]) -> Float[np.ndarray, "T D"]:
+        """Returns the spectra of samples of 16 bits; silence is added up to one frame."""
+        needed = max(len(series), self.window)
+        # A few shapes only, for each is compiled.
+        size = 2 ** math.ceil(math.log2(needed))
+        wave = np.zeros((1, size), np.float32)
+        wave[0, : len(series)] = series / _FULL
+        spectra = np.asarray(_log_mel(wave, self.rate, self.window, self.hop, self.features))[0]
+        return self.scale.of_series(spectra[: 1 + (needed - self.window) // self.hop])
+
+    def of_line(self, line: str) -> Float[np.ndarray, "T D"]:
+        """Reads the wav file that a line names; UserError where it is none, or of another rate."""
+        path = pathlib.Path(line.strip()).expanduser()
+        try:
+            return self.of_series(wave_samples(path.read_bytes(), self.rate))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{path}: {reason}") from None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `from_json` makes the same from."""
+        sizes = {"rate": self.rate, "window": self.window, "hop": self.hop}
+        return {"kind": "spectra", **sizes, "scale": self.scale.to_json()}
+
+
+def from_json(data: Any) -> Steps | None:
+    """Returns the steps whose `to_json()` is `data`; None where it describes something else."""
+    match data:
+        case {"kind": "measurements", "mean": [*mean], "deviation": [*deviation]}:
+            return Measurements(tuple(map(float, mean)), tuple(map(float, deviation)))
+        case {
+            "kind": "spectra",
+            "rate": int(rate),
+            "window": int(window),
+            "hop": int(hop),
+            "scale": {"kind": "measurements"} as scale,
+        }:
+            measured = from_json(scale)
+            assert isinstance(measured, Measurements)
+            return Spectra(rate, window, hop, measured)
+    return None
+
+
+_log_mel = functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))(log_mel)
+
+
+def _flat(series: Shaped[np.ndarray, "_ ..."]) -> Shaped[np.ndarray, "T D"]:
+    return series.reshape(len(series), -1)

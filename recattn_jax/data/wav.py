@@ -1,0 +1,40 @@
+"""What a wav file holds."""
+
+import io
+import wave
+
+import numpy as np
+from jaxtyping import Int
+
+
+def wave_samples(data: bytes, rate: int) -> Int[np.ndarray, "N"]:
+    """The samples of a wav file of 16 bits and one channel.
+
+    Args:
+        data: the file.
+        rate: samples a second that it must have.
+
+    Returns:
+        int16[N], at least one.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    try:
+        with wave.open(io.BytesIO(data)) as opened:
+            declared = opened.getnframes()
+            samples = np.frombuffer(opened.readframes(declared), "<i2")
+            channels, width, found = opened.getparams()[:3]
+    except (wave.Error, EOFError) as error:
+        raise ValueError(
+            f"no wav file, or its header is cut off ({error or 'too short'})"
+        ) from None
+    if (channels, 8 * width) != (1, 16):
+        raise ValueError(
+            f"{channels} channels of {8 * width} bits, expected 1 of 16; convert the file"
+        )
+    if found != rate:
+        raise ValueError(f"{found} samples a second, expected {rate}; resample the file")
+    if not 0 < len(samples) == declared:
+        raise ValueError(f"cut off: {len(samples)} samples, its header says {declared}")
+    return samples.astype(np.int16)

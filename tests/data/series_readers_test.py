@@ -1,0 +1,247 @@
+"""Readers of series, sound and video: what they read, and each fault with its place."""
+
+import gzip
+import io
+import lzma
+import re
+import tarfile
+
+import numpy as np
+import pytest
+
+from recattn_jax.data import (
+    image_rows,
+    labelled_frames,
+    labelled_series,
+    labelled_waves,
+    table,
+)
+from recattn_jax.errors import UserError
+from tests.stand_ins import sound
+
+CASES = "# about\n@problemName x\n@classLabel true a b\n@data\n1,2,3:4,5,6:a\n7,8:9,1:b\n\n2:3:b\n"
+IMAGES = "1,2,3,4,x\n5,6,7,8,y\n9,9,9,9,y\n"
+HOURS = "date,a,b\n2020-01-01 00:00:00,1,2\n2020-01-01 01:00:00,3,4\n2020-01-01 02:00:00,5,6\n"
+WAVE = sound(np.arange(-50, 50))
+
+
+def series(folder, data):
+    return labelled_series({"train": folder / "train.ts"}, data, validation=0.0)
+
+
+def images(folder, data):
+    return image_rows({"train": folder / "train"}, data, rows=2, validation=0.0)
+
+
+def waves(folder, data):
+    return labelled_waves(folder, data, 8000, validation=0.0)
+
+
+def hours(folder, data, splits=(("train", 2), ("test", 1)), columns=()):
+    return table(folder / "hours.csv", data, "date", dict(splits), columns)
+
+
+def recordings(folder, data, **splits):
+    splits = splits or {"test": (2,)}
+    return labelled_frames(folder / "video.npz", data, "frames", "what", "who", splits, 0.0)
+
+
+def archive(**changed):
+    """Three recordings of two frames of one pixel."""
+    arrays = {
+        "frames": np.arange(6, dtype=np.float32).reshape(6, 1),
+        "offsets": np.array([0, 2, 4, 6]),
+        "what": np.array([7, 8, 7]),
+        "who": np.array([1, 1, 2]),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: a for name, a in (arrays | changed).items() if a is not None})
+    return buffer.getvalue()
+
+
+def write(folder, files):
+    for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True, parents=True)
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def listed(records):
+    return [(record["series"].tolist(), record["label"]) for record in records]
+
+
+def test_cases_are_steps_of_all_dimensions(tmp_path):
+    write(tmp_path, {"train.ts": CASES})
+    source = series(tmp_path, tmp_path / "data")
+    expected = [([[1, 4], [2, 5], [3, 6]], "a"), ([[7, 9], [8, 1]], "b"), ([[2, 3]], "b")]
+    assert listed(source.splits["train"]) == expected
+    assert source.splits["train"][0]["series"].dtype == np.float32
+    assert "label in train: a 1, b 2" in source.summary()
+    again = series(tmp_path, tmp_path / "data")  # prepared now
+    assert again.digest == source.digest and listed(again.splits["train"]) == expected
+
+
+def test_images_are_rows(tmp_path):
+    write(tmp_path, {"train": gzip.compress(IMAGES.encode())})
+    (tmp_path / "train").rename(tmp_path / "train.gz")
+    source = image_rows({"train": tmp_path / "train.gz"}, tmp_path / "data", 2, validation=0.0)
+    assert listed(source.splits["train"])[0] == ([[1, 2], [3, 4]], "x")
+
+
+def test_waves_are_labelled_by_their_folders_or_names(tmp_path):
+    files = {"one/b.wav": WAVE, "two/a.wav": sound(np.ones(3)), "two/notes.txt": "no sound"}
+    write(tmp_path / "waves", files)
+    (split,) = waves(tmp_path / "waves", tmp_path / "data").splits.values()
+    assert [(len(r["series"]), r["label"]) for r in split] == [(100, "one"), (3, "two")]
+    assert (
+        np.array_equal(split[0]["series"], np.arange(-50, 50)) and split[0]["series"].dtype == "<i2"
+    )
+    packed = tmp_path / "waves.tar.xz"
+    with tarfile.open(packed, "w:xz") as opened:
+        opened.add(tmp_path / "waves", "top")
+    source = labelled_waves(
+        packed, tmp_path / "data", 8000, r"(\w)\.wav$", {"test": "/two/"}, validation=0.0
+    )
+    assert {name: [r["label"] for r in rows] for name, rows in source.splits.items()} == {
+        "train": ["b"],
+        "test": ["a"],
+    }
+
+
+def test_frames_are_split_by_who_is_seen(tmp_path):
+    write(tmp_path, {"video.npz": archive()})
+    splits = recordings(tmp_path, tmp_path / "data").splits
+    assert listed(splits["train"]) == [([[0], [1]], "7"), ([[2], [3]], "8")]
+    assert listed(splits["test"]) == [([[4], [5]], "7")]
+
+
+def test_a_table_is_cut_by_counts_or_times(tmp_path):
+    write(tmp_path, {"hours.csv": HOURS})
+    by_count = hours(tmp_path, tmp_path / "data").splits
+    assert by_count["train"][0]["series"].tolist() == [[1, 2], [3, 4]]
+    assert by_count["test"][0]["times"] == ["2020-01-01 02:00:00"]
+    assert by_count["train"][0]["columns"] == ["a", "b"]
+    until = (("train", "2020-01-01 01:00"), ("validation", "2021-01-01"))
+    by_time = hours(tmp_path, tmp_path / "data", until, ("b",)).splits
+    assert [by_time[split][0]["series"].tolist() for split in ("train", "validation")] == [
+        [[2]],
+        [[4], [6]],
+    ]
+
+
+FAULTS = {
+    "no @data": (series, {"train.ts": CASES.replace("@data", "@date")}, r"train\.ts:5: .*# or @"),
+    "no labels": (series, {"train.ts": "@data\n1:a\n"}, r"train\.ts:2: no line .* @classLabel"),
+    "time stamps": (
+        series,
+        {"train.ts": "@timestamps true\n" + CASES},
+        r"train\.ts:1: time stamps",
+    ),
+    "an unknown label": (
+        series,
+        {"train.ts": CASES.replace("3:b", "3:c")},
+        r"ts:8: label 'c'.*a, b",
+    ),
+    "a NaN": (
+        series,
+        {"train.ts": CASES.replace("8:9", "NaN:9")},
+        r"ts:6: dimension 1, value 2.*NaN",
+    ),
+    "a missing value": (
+        series,
+        {"train.ts": CASES.replace("5,", "?,")},
+        r"ts:5: dimension 2.*'\?'",
+    ),
+    "dimensions": (series, {"train.ts": CASES.replace("2:3:b", "2:b")}, r"ts:8: 1 dimensions.* 2"),
+    "unequal": (series, {"train.ts": CASES.replace("9,1", "9")}, r"ts:6: .*unequal lengths: 2, 1"),
+    "no cases": (series, {"train.ts": CASES[: CASES.index("1,2")]}, r"ts:4: no cases"),
+    "cut": (images, {"train": IMAGES[:-8]}, r"train:3: 1 pixels before the label, expected 4"),
+    "rows": (images, {"train": "1,2,3,x\n"}, r"train:1: 3 pixels.*a multiple of 2"),
+    "a word": (images, {"train": IMAGES.replace("6", "six")}, r"train:2: value 2 is 'six'"),
+    "an empty label": (images, {"train": IMAGES.replace("x", " ")}, r"train:1: the label.*empty"),
+    "another rate": (
+        waves,
+        {"a/b.wav": sound(np.ones(9), 44100)},
+        r"b\.wav: 44100 .*expected 8000",
+    ),
+    "a cut header": (waves, {"a/b.wav": WAVE[:30]}, r"b\.wav: .*its header is cut off"),
+    "cut sound": (waves, {"a/b.wav": WAVE[:-20]}, r"b\.wav: cut off: 90 samples.* 100"),
+    "no sound": (waves, {"a/b.wav": sound(np.ones(0))}, r"b\.wav: cut off: 0 samples"),
+    "no wav": (waves, {"a/b.wav": "text"}, r"b\.wav: no wav file"),
+    "no files": (waves, {"a/b.txt": "text"}, r"no wav file is left for train"),
+    "no folder": (waves, {"b.wav": WAVE}, r"b\.wav: no label in 'b\.wav'"),
+    "an unsorted date": (
+        hours,
+        {"hours.csv": HOURS.replace("02:00:00", "00:30:00")},
+        r"hours\.csv:4: date '2020-01-01 00:30:00' is not later than '2020-01-01 01:00:00'",
+    ),
+    "a missing date": (
+        hours,
+        {"hours.csv": HOURS.replace("2020-01-01 01:00:00", "")},
+        r":3: ''.*no time",
+    ),
+    "a date of words": (
+        hours,
+        {"hours.csv": HOURS.replace("2020-01-01 01", "noon")},
+        r":3: 'noon:00:00'",
+    ),
+    "no value": (hours, {"hours.csv": HOURS.replace("3,4", ",4")}, r":3: column 'a', .*''"),
+    "no column": (
+        hours,
+        {"hours.csv": HOURS.replace("date", "time")},
+        r":1: .*one column named 'date'",
+    ),
+    "columns": (hours, {"hours.csv": HOURS.replace("3,4", "3,4,5")}, r":3: 4 values, expected 3"),
+    "too few lines": (
+        hours,
+        {"hours.csv": HOURS[: HOURS.rindex("2020")]},
+        r"test would be lines 4 to 4.*lines 2 to",
+    ),
+    "not UTF-8": (hours, {"hours.csv": HOURS.encode() + b"\xff"}, r"hours\.csv:5: not UTF-8"),
+    "no archive": (
+        recordings,
+        {"video.npz": archive()[:-30]},
+        r"video\.npz: no whole NumPy archive",
+    ),
+    "no array": (recordings, {"video.npz": archive(what=None)}, r"video\.npz: holds no 'what'"),
+    "offsets": (recordings, {"video.npz": archive(offsets=np.array([0, 2, 2, 6]))}, r"do not grow"),
+    "an offset": (
+        recordings,
+        {"video.npz": archive(offsets=np.array([0, 6]))},
+        r"3 of 'what' and 2",
+    ),
+    "not finite": (
+        recordings,
+        {"video.npz": archive(frames=np.array([[0], [1], [2], [np.nan], [4], [5]]))},
+        r"video\.npz: recording 1, frame 1 is not finite",
+    ),
+    "nobody": (
+        recordings,
+        {"video.npz": archive(who=np.array([1, 1, 1]))},
+        r"no recording for test",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_one_line_that_says_where(name, tmp_path):
+    opener, files, said = FAULTS[name]
+    write(tmp_path / "in", files)
+    with pytest.raises(UserError, match=said) as raised:
+        opener(tmp_path / "in", tmp_path / "data")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "data").exists() or not list((tmp_path / "data").iterdir())
+
+
+def test_a_cut_archive_is_named(tmp_path):
+    packed = tmp_path / "waves.tar.xz"
+    packed.write_bytes(lzma.compress(b"x" * 2000)[:-9])
+    with pytest.raises(UserError, match=r"waves\.tar\.xz: neither a folder nor a whole tar"):
+        labelled_waves(packed, tmp_path / "data", 8000)
+
+
+def test_a_class_of_one_example_is_told_where_training_loses_it(tmp_path, caplog):
+    files = {f"{name}/{n}.wav": sound(np.full(5, n)) for name in "ab" for n in range(4)}
+    write(tmp_path / "in", files | {"alone/1.wav": WAVE})
+    source = labelled_waves(tmp_path / "in", tmp_path / "data", 8000, validation=0.9)
+    assert len(source.splits["train"]) == 1
+    assert re.search(r"no training example has these of label: . \(validation\)", caplog.text)
