@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
         folder="",
         vocabulary=3_000,  # subwords of each side
         lowercase=True,
-        steps=800,
+        steps=400,
         evaluate_every=100,
     )
 
