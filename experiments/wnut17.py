@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
         | dict(
             tags=13,
             symbols="features",
-            vocabulary=18_000,
+            vocabulary=9_000,
             features=28,
             unknown=0.3,
             length=64,

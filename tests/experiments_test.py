@@ -20,7 +20,7 @@ FILES = sorted(
     if path.stem != "__init__"
 )
 # One of each way from data to a task; the others are trained in the slow tests.
-OFTEN = ("char_lm", "classify", "s1", "scan", "snips", "spoken_digits", "tag", "wikitext2")
+OFTEN = ("char_lm", "classify", "etth1", "s1", "scan", "snips", "spoken_digits", "tag", "wikitext2")
 TRAINED = [
     pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.slow, id=str(path))
     for path in FILES

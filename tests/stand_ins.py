@@ -146,6 +146,16 @@ def spoken() -> Files:
     }
 
 
+def sounds() -> Files:
+    """Two folders of tones."""
+    tones = {"low": 0.1, "high": 0.4}
+    return {
+        f"{name}/{n}.wav": sound((900 + n) * np.sin(tone * np.arange(2000)), 16_000)
+        for name, tone in tones.items()
+        for n in range(8)
+    }
+
+
 def video() -> Files:
     """Eight people, each of whom does everything once, for two frames or three."""
     lengths = [2 + n % 2 for n in range(8 * 27)]
@@ -160,9 +170,31 @@ def video() -> Files:
     return {"depth.npz": buffer.getvalue()}
 
 
+def hours() -> Files:
+    """Two years of seven measurements an hour, the same every day."""
+    start = np.datetime64("2016-07-01T00:00:00")
+    lines = [
+        f"{start + np.timedelta64(hour, 'h')},{','.join(str(hour * k % 24) for k in range(7))}"
+        for hour in range(600 * 24)
+    ]
+    return {"ETTh1.csv": "\n".join(["date,a,b,c,d,e,f,g", *lines])}
+
+
+def measurements() -> Files:
+    lines = [f"{np.datetime64('2020-01-01') + day},{day % 7}" for day in range(1400)]
+    return {"a.csv": "\n".join(["date,value", *lines])}
+
+
 # By experiment: its files, and the config keys that name them ("" is their folder).
 STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
     "classify": (labelled, {"train": "train.tsv"}),
+    "classify_series": (
+        lambda: {"a.ts": cases(2, 1)["JapaneseVowels_TRAIN.ts"]},
+        {"train": "a.ts"},
+    ),
+    "classify_waves": (sounds, {"path": ""}),
+    "etth1": (hours, {"path": "ETTh1.csv"}),
+    "forecast": (measurements, {"path": "a.csv"}),
     "japanese_vowels": (lambda: cases(9, 12), {"folder": ""}),
     "multi30k": (translations, {"folder": ""}),
     "optdigits": (images, {"folder": ""}),
@@ -197,5 +229,6 @@ def stand_in(experiment: str, folder: Path) -> dict[str, Any]:
     files, keys = STAND_INS[experiment]
     for name, content in files().items():
         data = content.encode("utf-8") if isinstance(content, str) else content
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(data)
     return {key: str(folder / name) for key, name in keys.items()}

@@ -35,7 +35,9 @@ def series(
     """
 
     def inputs(found: Source) -> classification.Vocabularies:
-        return {"series": settings.expected(c, "features", steps(found))}
+        made = steps(found)
+        settings.check_features(c, made.features)
+        return {"series": made}
 
     entrance = Dense(c.width) if frontend is None else frontend
     model = SequenceModel(

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from recattn_jax.data import Labels, Source, Steps
+from recattn_jax.data import Labels, Source
 from recattn_jax.errors import UserError
 from recattn_jax.training import (
     DEFAULT_RULES,
@@ -142,23 +142,21 @@ def labels(c: ConfigDict, key: str, found: Source, field: str) -> Labels:
     return Labels.of(names)
 
 
-def expected(c: ConfigDict, key: str, steps: Steps) -> Steps:
-    """What makes features of series, if as many as the model is built for.
+def check_features(c: ConfigDict, found: int) -> None:
+    """Sees to it that the model is built for as many numbers a step as the data have.
 
     Args:
-      c: the config.
-      key: the key that says how many there are.
-      steps: made of the training series.
+      c: the config; reads `features`.
+      found: of the data.
 
     Raises:
       UserError: there are more or fewer.
     """
-    if steps.features != c[key]:
+    if found != c.features:
         raise UserError(
-            f"{key} is {c[key]}, but a step of the data has {steps.features};"
-            f" set --config.{key}={steps.features}"
+            f"features is {c.features}, but a step of the data has {found};"
+            f" set --config.features={found}"
         )
-    return steps
 
 
 def path(c: ConfigDict, key: str, holds: str) -> Path:

@@ -22,6 +22,12 @@ from recattn_jax.data.examples import (
     tagged_examples,
     text_examples,
 )
+from recattn_jax.data.forecasts import (
+    Stretch,
+    forecast_batch,
+    forecast_data,
+    forecast_windows,
+)
 from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
 from recattn_jax.data.pipelines import (
     Batches,
@@ -88,6 +94,7 @@ __all__ = [
     "Spec",
     "Spectra",
     "Steps",
+    "Stretch",
     "SubwordTokenizer",
     "TAGGED",
     "TAGGED_AND_LABELLED",
@@ -101,6 +108,9 @@ __all__ = [
     "bucketed",
     "conll",
     "find_file",
+    "forecast_batch",
+    "forecast_data",
+    "forecast_windows",
     "image_rows",
     "intent_slots",
     "labelled_frames",

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 
 from recattn_jax.layers.pointwise import Pointwise
-from recattn_jax.shapes import Activations
+from recattn_jax.shapes import Activations, Array, Float
 
 
 class FrameConvolutions(Pointwise):
@@ -36,7 +36,7 @@ class FrameConvolutions(Pointwise):
     channels: tuple[int, ...]
     features: int
 
-    def map(self, x: Activations) -> Activations:
+    def map(self, x: Activations) -> Float[Array, "B T E"]:
         batch, steps, size = x.shape
         if size != math.prod(self.shape):
             raise ValueError(

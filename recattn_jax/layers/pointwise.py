@@ -303,7 +303,8 @@ class Embed(Pointwise):
 class EmbedBag(Pointwise):
     """Sums the vectors of several symbols a step, `y_t = sum_k E[x_tk]`; an id below 0 is nothing.
 
-    So a word that training never showed has a vector from its parts and its shape.
+    So a word that training never showed has a vector from its parts and its shape. It is a linear
+    map of which symbols are there, and its table a `kernel`, on which weight decay pulls.
 
     Attributes:
       vocabulary: number of symbols V.
@@ -343,11 +344,11 @@ class EmbedBag(Pointwise):
                 self.make_rng("dropout"), 1.0 - self.unknown, x.shape[:2]
             )
             there_BTK &= known_BT[..., None] | (jnp.arange(x.shape[2]) < self.kept)[None, None]
-        table = nn.Embed(
-            self.vocabulary,
-            self.features,
-            embedding_init=nn.initializers.normal(self.stddev),
-            name="embed",
+        table_VD = self.param(
+            "kernel",
+            nn.initializers.normal(self.stddev),
+            (self.vocabulary, self.features),
+            jnp.float32,
         )
-        vectors_BTKD = table(jnp.maximum(x, 0))
+        vectors_BTKD = table_VD[jnp.maximum(x, 0)]
         return jnp.sum(jnp.where(there_BTK[..., None], vectors_BTKD, 0.0), axis=2)

@@ -1,6 +1,7 @@
 """Models: tokens or features in, predictions out."""
 
 from recattn_jax.models.encoder_decoder import EncoderDecoder
+from recattn_jax.models.forecasters import DirectForecaster, RollingForecaster
 from recattn_jax.models.readouts import (
     AttentionPooled,
     Joint,
@@ -16,6 +17,7 @@ from recattn_jax.models.sequence_model import SequenceModel
 
 __all__ = [
     "AttentionPooled",
+    "DirectForecaster",
     "EncoderDecoder",
     "Joint",
     "Last",
@@ -24,6 +26,7 @@ __all__ = [
     "PerStep",
     "Pooled",
     "Readout",
+    "RollingForecaster",
     "SequenceModel",
     "TiedPerStep",
 ]

@@ -11,6 +11,7 @@ from recattn_jax.tasks.base import (
     Task,
 )
 from recattn_jax.tasks.classification import Classification
+from recattn_jax.tasks.forecast import Forecast
 from recattn_jax.tasks.language_model import LanguageModel
 from recattn_jax.tasks.sequence_to_sequence import SequenceToSequence
 from recattn_jax.tasks.tagging import Tagging
@@ -22,6 +23,7 @@ __all__ = [
     "Bleu",
     "Classification",
     "ExactMatch",
+    "Forecast",
     "LanguageModel",
     "Mean",
     "Metrics",

@@ -1,0 +1,55 @@
+"""What a transformer's oil and loads will do: seven measurements an hour, the next 96 of them.
+
+    python -m launch.train --config=experiments/etth1.py --config.path=ETTh1.csv
+
+Patches of hours, each measurement by itself, are read by an LSTM beside causal attention (system
+S3), which forecasts all hours at once, or with --config.rolling one patch after the other. The log
+says what repeating the last hour scores, and a linear map. With --config.mixer=lstm or
+--config.mixer=attention it is one half of itself. The splits are Informer's; errors are of values
+scaled by training.
+
+Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
+
+Reference: MSE and MAE, 96 hours ahead: 0.386 and 0.400 by a linear map (DLinear), 0.368 and 0.395
+by one GRU over segments of a longer past (SegRNN).
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.common import forecasting, settings
+from recattn_jax.data import Source, table
+from recattn_jax.training import Experiment
+
+
+def get_config() -> ConfigDict:
+    """All numbers of the experiment."""
+    return settings.numbers(
+        **forecasting.numbers() | dict(features=7, dropout=0.3),
+        path="",
+        steps=600,
+        evaluate_every=100,
+    )
+
+
+def build(c: ConfigDict) -> Experiment:
+    """The experiment that the numbers describe; opens no data."""
+    day = 24
+    splits = {"train": 360 * day, "validation": 120 * day, "test": 120 * day}
+
+    def source(data_dir: Path) -> Source:
+        return table(settings.path(c, "path", "ETTh1.csv"), data_dir, "date", splits)
+
+    return forecasting.forecasting(c, source)
+
+
+def sweep() -> dict[str, Any]:
+    """What is worth varying."""
+    return forecasting.sweep() | {"length": (96, 336), "horizon": (96, 192, 336, 720)}
+
+
+def tiny(c: ConfigDict) -> ConfigDict:
+    """The same experiment in seconds."""
+    return forecasting.tiny(c)
