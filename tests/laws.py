@@ -140,7 +140,7 @@ TABLE = {
     "Embed": Row(layers.Embed(VOCABULARY, 6), reach=1, tokens=True),
     "EmbedBag": Row(layers.EmbedBag(VOCABULARY, 6, stddev=1.0), reach=1, tokens=True),
     "FrameConvolutions": Row(
-        layers.FrameConvolutions((2, 3, 1), channels=(4,), features=5), reach=1
+        layers.FrameConvolutions((2, 2, 2), channels=(4,), features=5), reach=1
     ),
     "Serial": Row(layers.Serial((layers.RMSNorm(), layers.LSTM(6), layers.Dense(5)))),
     "Serial, windows": Row(
