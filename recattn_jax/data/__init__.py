@@ -28,6 +28,7 @@ from recattn_jax.data.forecasts import (
     forecast_data,
     forecast_windows,
 )
+from recattn_jax.data.generated import generated, problem_batch
 from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
 from recattn_jax.data.pipelines import (
     Batches,
@@ -111,6 +112,7 @@ __all__ = [
     "forecast_batch",
     "forecast_data",
     "forecast_windows",
+    "generated",
     "image_rows",
     "intent_slots",
     "labelled_frames",
@@ -125,6 +127,7 @@ __all__ = [
     "parallel_text",
     "prepared",
     "prepared_records",
+    "problem_batch",
     "python_docs",
     "record_data",
     "save_vocabularies",

@@ -24,6 +24,7 @@ class Context(struct.PyTreeNode):
       prepared: what `SequenceLayer.prepare` made of the memory, by the path of the layer.
       looks_at: `[B, T]`, the number in `memory_segments` that each step looks at; None is the
         number of its own segment. Set by combinators that number segments anew.
+      asked: `[B, Q]`, the steps that the readout `Asked` predicts at.
 
     >>> Context.from_lengths(jnp.array([1, 3]), 3).segments.tolist()
     [[1, 0, 0], [1, 1, 1]]
@@ -36,6 +37,7 @@ class Context(struct.PyTreeNode):
     memory_segments: Int[Array, "B S"] | None = None
     prepared: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     looks_at: Int[Array, "B T"] | None = None
+    asked: Int[Array, "B Q"] | None = None
 
     @classmethod
     def from_lengths(cls, lengths: Int[Array, " B"], length: int) -> "Context":

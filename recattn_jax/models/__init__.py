@@ -3,6 +3,7 @@
 from recattn_jax.models.encoder_decoder import EncoderDecoder
 from recattn_jax.models.forecasters import DirectForecaster, RollingForecaster
 from recattn_jax.models.readouts import (
+    Asked,
     AttentionPooled,
     Joint,
     Last,
@@ -16,6 +17,7 @@ from recattn_jax.models.readouts import (
 from recattn_jax.models.sequence_model import SequenceModel
 
 __all__ = [
+    "Asked",
     "AttentionPooled",
     "DirectForecaster",
     "EncoderDecoder",

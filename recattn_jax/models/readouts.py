@@ -1,5 +1,6 @@
 """Readouts: from the outputs of a body to predictions in float32."""
 
+import dataclasses
 from typing import Any, ClassVar, final
 
 import flax.linen as nn
@@ -241,6 +242,36 @@ class AttentionPooled(Pooled):
         weights_BT = safe_softmax(scores_BT, real)
         self.sow("intermediates", "weights", weights_BT)
         return jnp.einsum("bt,btd->bd", weights_BT, x, preferred_element_type=wide(x.dtype))
+
+
+class Asked(Readout):
+    """Predicts at the steps `context.asked` alone, so that there are no predictions of the others.
+
+    Attributes:
+      readout: predicts at every step it is given.
+
+    Call: `[B, T, D] -> [B, Q, V]`.
+
+    Raises:
+      ValueError: if the context asks for no steps.
+
+    >>> context = Context(asked=jnp.array([[4], [0]]))
+    >>> x = jnp.ones((2, 5, 3))
+    >>> Asked(PerStep(4)).init_with_output(jax.random.key(0), x, context)[0].shape
+    (2, 1, 4)
+    """
+
+    readout: Readout
+
+    @property
+    def streams(self) -> bool:
+        return False
+
+    def __call__(self, x: Activations, context: Context = Context()) -> Predictions:
+        if context.asked is None:
+            raise ValueError("Asked: context.asked is None; say at which steps to predict")
+        asked = jnp.take_along_axis(x, context.asked[..., None], axis=1)
+        return self.readout(asked, dataclasses.replace(context, segments=None, asked=None))
 
 
 class Joint(Readout):

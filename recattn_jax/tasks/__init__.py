@@ -1,6 +1,7 @@
 """Tasks: what a batch means, the loss that is minimised and the metrics that are reported."""
 
 from recattn_jax.tasks import losses
+from recattn_jax.tasks.answers import Answers
 from recattn_jax.tasks.base import (
     Apply,
     Batch,
@@ -18,6 +19,7 @@ from recattn_jax.tasks.tagging import Tagging
 from recattn_jax.tasks.text_scores import Bleu, ExactMatch, Rouge, TextScore
 
 __all__ = [
+    "Answers",
     "Apply",
     "Batch",
     "Bleu",
