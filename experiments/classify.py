@@ -21,7 +21,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.numbers(),
+        **encoders.of_symbols(),
         **classification.numbers(),
         train="",  # paths; gzipped where they end in .gz
         validation="",

@@ -32,7 +32,7 @@ from recattn_jax.training import Experiment, Optimization
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.numbers() | dict(dropout=0.4),
+        **encoders.of_symbols() | dict(dropout=0.4),
         **tagging.numbers() | dict(tags=72, intents=7, vocabulary=3_500, lowercase=True, length=40),
         folder="",
         steps=2500,

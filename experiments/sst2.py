@@ -27,7 +27,7 @@ from recattn_jax.training import Experiment, Optimization
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.numbers(),
+        **encoders.of_symbols(),
         **classification.numbers(),
         folder="",
         steps=1000,

@@ -22,7 +22,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.numbers() | dict(dropout=0.4),
+        **encoders.of_symbols() | dict(dropout=0.4),
         **tagging.numbers() | dict(vocabulary=4_000),
         train="",  # paths; gzipped where they end in .gz
         validation="",

@@ -31,7 +31,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.numbers(),
+        **encoders.of_symbols(),
         **classification.numbers() | dict(classes=6, length=40, words=5_000, smoothing=0.1),
         folder="",
         ema_decay=0.99,

@@ -33,7 +33,7 @@ FILES = {
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.numbers() | dict(dropout=0.4),
+        **encoders.of_symbols() | dict(dropout=0.4),
         **tagging.numbers()
         | dict(
             tags=13,

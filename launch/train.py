@@ -21,6 +21,7 @@ from ml_collections import config_dict
 
 from launch import app, configs
 from recattn_jax.errors import UserError
+from recattn_jax.tasks import LanguageModel, Scored
 from recattn_jax.training.loop import fit
 from recattn_jax.training.runs import RunFolder, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
@@ -89,9 +90,12 @@ def train(
     outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
     if jax.process_index() != 0:
         return
+    # What answers nothing can still be evaluated.
+    answers = isinstance(experiment.task, (LanguageModel, Scored))
+    verb = "generate" if answers else "evaluate"
     print(
         f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
-        f" {outcome.best_step}) in {workdir}; generate with: python -m launch.generate"
+        f" {outcome.best_step}) in {workdir}; {verb} with: python -m launch.{verb}"
         f" --workdir={shlex.quote(str(workdir))}",
         flush=True,
     )

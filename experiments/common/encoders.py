@@ -23,16 +23,21 @@ from recattn_jax.layers import (
 
 
 def numbers() -> dict[str, Any]:
-    """The numbers that `mixer` and `encoder` read."""
+    """The numbers that `encoder` reads."""
     return dict(
         mixer="lstm+attention",  # or one half of it: lstm, attention
         width=128,
         depth=1,
         heads=4,
-        embedding=0.1,  # standard deviation of the vectors of symbols at first
         dropout=0.5,
         zoneout=0.0,
     )
+
+
+def of_symbols() -> dict[str, Any]:
+    """The numbers that `encoder` and `embedding` read."""
+    vectors = dict(embedding=0.1)  # standard deviation of the vectors of symbols at first
+    return numbers() | vectors
 
 
 def mixer(c: ConfigDict) -> SequenceLayer:

@@ -16,7 +16,7 @@ from recattn_jax.data import (
     forecast_data,
     forecast_windows,
 )
-from recattn_jax.errors import choose
+from recattn_jax.errors import UserError, choose
 from recattn_jax.layers import (
     LSTM,
     Dropout,
@@ -82,6 +82,8 @@ def forecasting(c: ConfigDict, source: Callable[[Path], Source]) -> Experiment:
 
 def body(c: ConfigDict) -> SequenceLayer:
     """An LSTM beside causal attention over patches, or either, in residual blocks behind norms."""
+    if c.patch < 1:
+        raise UserError(f"patch is {c.patch}, must be 1 or more")
     reach = -(-(c.length + c.horizon) // c.patch)
 
     def attention() -> SequenceLayer:

@@ -20,7 +20,7 @@ from recattn_jax.data.records import Content, Lazy, Record, Records, Source, sur
 from recattn_jax.errors import StorageError, UserError
 
 # From an example of TFDS to the value of one field of a record.
-Field = Callable[[Any], Value]
+Field = Callable[[Any], Value | np.ndarray]
 
 
 class RecordsBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
@@ -167,6 +167,8 @@ def _records(examples: Any, fields: Mapping[str, Field], where: str) -> Records:
 
 
 def _own_field(name: str, feature: Any) -> Field:
+    if type(feature) is tfds.features.Tensor:
+        return lambda example: np.asarray(example[name])
     value = value_of(feature, "utf-8")
     if value is None:
         raise TypeError(f"feature {name} is none of ours")

@@ -17,6 +17,7 @@ from recattn_jax.data.records import Record
 from recattn_jax.data.steps import Steps
 from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.data.vocabularies import Labels, Vocabulary
+from recattn_jax.data.word_features import WordFeatureTokenizer
 from recattn_jax.errors import UserError
 
 
@@ -126,7 +127,7 @@ def tagged_examples(
         vocabularies = {"text": ByteTokenizer(), "tag": Labels(("B-place", "O"))}
         tagged_examples("train", [record], vocabularies, length=64)
     """
-    tokenizer, names = _tokenizer(vocabularies, "text"), _labels(vocabularies, "tag")
+    tokenizer, names = _tokenizer(vocabularies, "text", rows=True), _labels(vocabularies, "tag")
     labels = _labels(vocabularies, "label") if "label" in vocabularies else None
     texts, tags, numbers, notes = [], [], [], _Notes(length)
 
@@ -347,10 +348,12 @@ def _examples(
     return Examples(kind, split, arrays, offsets, labels, records, lines)
 
 
-def _tokenizer(vocabularies: Mapping[str, Vocabulary], name: str) -> Tokenizer:
+def _tokenizer(vocabularies: Mapping[str, Vocabulary], name: str, rows: bool = False) -> Tokenizer:
     found = _named(vocabularies, name)
     if not isinstance(found, Tokenizer):
         raise UserError(f"vocabularies: {name!r} is a {type(found).__name__}, not a tokenizer")
+    if isinstance(found, WordFeatureTokenizer) and not rows:
+        raise UserError(f"vocabularies: {name!r} has several ids a word, which only tagging reads")
     return found
 
 

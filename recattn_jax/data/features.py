@@ -1,19 +1,17 @@
-"""From the features of TFDS to the values of records: strings, lists of strings, arrays."""
+"""From the features of TFDS to the values of records: strings, and lists of strings."""
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 
-Value = str | list[str] | np.ndarray
+Value = str | list[str]
 
 
 def value_of(feature: Any, encoding: str) -> Callable[[Any], Value] | None:
     """Returns what makes a record's value from a feature's, or None where the two do not fit.
 
-    Text becomes a string, a class label its name, a sequence of either a list, and numbers an
-    array.
+    Text becomes a string, a class label its name, and a sequence of either a list.
 
     Args:
         feature: one of TFDS.
@@ -24,8 +22,6 @@ def value_of(feature: Any, encoding: str) -> Callable[[Any], Value] | None:
         if inner is None:
             return None
         return lambda values: [inner(value) for value in values]
-    if type(feature) is tfds.features.Tensor:
-        return np.asarray
     return _string_of(feature, encoding)
 
 

@@ -24,6 +24,8 @@ from recattn_jax.data.records import SPLITS, Source
 from recattn_jax.data.steps import Measurements
 from recattn_jax.errors import UserError
 
+_ROWS = 4096  # windows that are looked at together
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stretch:
@@ -151,8 +153,9 @@ def forecast_data(
         before = scaled
     hosts = jax.process_index(), jax.process_count()
     pipelines = {stretch.split: pipeline(stretch, *hosts) for stretch in stretches}
-    baselines = _baselines(stretches, length, horizon)
-    summary = "\n".join([source.summary(), *baselines])
+    sizes = ", ".join(f"{split} {len(values)} steps" for split, values in series.items())
+    about = f"{source.name}: {sizes} of {steps.features} features; content {source.digest[:16]}"
+    summary = "\n".join([about, *_baselines(stretches, length, horizon)])
     return Data({"series": steps}, pipelines.pop("train"), pipelines, summary)
 
 
@@ -223,29 +226,34 @@ def _baselines(stretches: list[Stretch], length: int, horizon: int) -> list[str]
     transformers effective for time series forecasting?", arXiv 2205.13504, 2022).
     """
     train, *others = stretches
-    windows = functools.partial(_all_windows, length=length, horizon=horizon)
-    past, future = windows(train)
-    weights = np.linalg.lstsq(past, future, rcond=None)[0] if len(past) else None
+    # Normal equations, so that the windows need never be in memory together.
+    squares, products = np.zeros((length, length)), np.zeros((length, horizon))
+    for past, future in _relative(train, length, horizon):
+        squares += past.T @ past
+        products += past.T @ future
+    weights = np.linalg.lstsq(squares, products, rcond=None)[0]
     lines = []
     for stretch in others:
-        past, future = windows(stretch)
-        if weights is None or not len(past):
-            continue
-        told = ", ".join(
-            f"{name} MSE {np.square(error).mean():.4f} MAE {np.abs(error).mean():.4f}"
-            for name, error in {"repeat-last": future, "linear": past @ weights - future}.items()
+        sums, count = np.zeros(4), 0
+        for past, future in _relative(stretch, length, horizon):
+            errors = future, past @ weights - future
+            sums += [f(error).sum() for error in errors for f in (np.square, np.abs)]
+            count += future.size
+        repeat, repeat_mae, linear, linear_mae = sums / max(count, 1)
+        lines.append(
+            f"{stretch.split}: repeat-last MSE {repeat:.4f} MAE {repeat_mae:.4f}, linear MSE"
+            f" {linear:.4f} MAE {linear_mae:.4f}"
         )
-        lines.append(f"{stretch.split}: {told}")
     return lines
 
 
-def _all_windows(stretch: Stretch, length: int, horizon: int) -> tuple[np.ndarray, np.ndarray]:
-    """Windows of all features as rows, less the last step that is looked at."""
-    values = stretch.values[max(stretch.begin, length) - length :]
-    if len(values) < length + horizon:
-        return np.zeros((0, length)), np.zeros((0, horizon))
-    rows = np.lib.stride_tricks.sliding_window_view(values, length + horizon, axis=0)
-    rows = rows.reshape(-1, length + horizon)
-    past, future = rows[:, :length], rows[:, length:]
-    last = past[:, -1:]
-    return past - last, future - last
+def _relative(
+    stretch: Stretch, length: int, horizon: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All windows less the last step that is looked at, the windows of one feature at a time."""
+    values = stretch.values[max(stretch.begin, length) - length :].astype(np.float64)
+    for feature in values.T:
+        rows = np.lib.stride_tricks.sliding_window_view(feature, length + horizon)
+        for part in np.array_split(rows, -(-len(rows) // _ROWS)):
+            last = part[:, length - 1 : length]
+            yield part[:, :length] - last, part[:, length:] - last

@@ -92,17 +92,21 @@ class Kind:
             shape: of one step.
             dtype: of the numbers.
 
+        Raises:
+            ValueError: if no part has such an array.
+
         Example:
             TEXT.holding("inputs", (12,), np.float32).batch(32, 64)["inputs"].shape   # (32, 64, 12)
         """
-        leaf = {name: Leaf(0, shape, dtype)}
-        parts = tuple(
-            dataclasses.replace(part, leaves={**part.leaves, **leaf})
-            if name in part.leaves
-            else part
-            for part in self.parts
-        )
-        return dataclasses.replace(self, parts=parts)
+        if not any(name in part.leaves for part in self.parts):
+            raise ValueError(f"holding: no array is called {name!r}")
+        parts = []
+        for part in self.parts:
+            leaves = dict(part.leaves)
+            if name in leaves:
+                leaves[name] = dataclasses.replace(leaves[name], shape=shape, dtype=dtype)
+            parts.append(dataclasses.replace(part, leaves=leaves))
+        return dataclasses.replace(self, parts=tuple(parts))
 
     def each(self, lengths: Sequence[int]) -> tuple[int, ...]:
         """Returns one length a part, from one for all or one each.

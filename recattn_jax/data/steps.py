@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
@@ -18,6 +19,7 @@ from recattn_jax.data.wav import wave_samples
 from recattn_jax.errors import UserError
 from recattn_jax.kernels.spectrogram import log_mel
 
+_LARGEST = float(np.finfo(np.float32).max)
 _FULL = 2.0**15  # the largest sample of 16 bits
 
 
@@ -59,8 +61,9 @@ class Measurements:
     deviation: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.deviation) or not all(d > 0 for d in self.deviation):
-            raise ValueError("Measurements: expected a mean and a deviation above 0 a feature")
+        fits = len(self.mean) == len(self.deviation) and all(d > 0 for d in self.deviation)
+        if not fits or not np.isfinite([*self.mean, *self.deviation]).all():
+            raise ValueError("Measurements: expected a finite mean and deviation above 0 a feature")
 
     @classmethod
     def of(
@@ -72,20 +75,31 @@ class Measurements:
             series: `[T, ...]`, at least one; all axes but the first make up the features.
             alike: whether all features are of one kind, such as pixels, and share a scale.
         """
-        count, total, squares = 0, np.zeros(()), np.zeros(())
+        count, start = 0, None
+        total = squares = np.zeros(())
         for steps in series:
             flat = _flat(steps).astype(np.float64)
+            # Less the first step, so that a large mean does not swallow a small deviation.
+            start = flat[0] if start is None else start
+            if flat.shape[1] != len(start):
+                raise UserError(f"series of {len(start)} and of {flat.shape[1]} values a step")
+            moved = flat - start[None]
             count += len(flat)
-            total, squares = total + flat.sum(axis=0), squares + np.square(flat).sum(axis=0)
-        if not count:
+            total, squares = total + moved.sum(axis=0), squares + np.square(moved).sum(axis=0)
+        if start is None:
             raise UserError("measurements: there are none; give some to train on")
         mean, square = total / count, squares / count
         if alike:
-            mean, square = np.full_like(mean, mean.mean()), np.full_like(square, square.mean())
+            level = np.mean(mean + start)
+            square = np.full_like(
+                square, np.mean(square + (start - level) * (2 * mean + start - level))
+            )
+            mean, start = np.zeros_like(mean), np.full_like(start, level)
         deviation = np.sqrt(np.maximum(square - np.square(mean), 0.0))
-        # What rounding leaves of a constant is no deviation.
-        moves = deviation > 1e-6 * np.maximum(np.abs(mean), 1e-30)
-        deviation = np.where(moves, deviation, 1.0)
+        mean = mean + start
+        # What float32 makes of a constant is no deviation.
+        moves = deviation > 1e-7 * np.abs(mean)
+        deviation = np.where(moves & (deviation > 0), deviation, 1.0)
         return cls(tuple(map(float, mean)), tuple(map(float, deviation)))
 
     @property
@@ -115,7 +129,7 @@ class Measurements:
             values = [[float(value) for value in part.split(",")] for part in line.split(":")]
         except ValueError as error:
             raise UserError(f"{error}; expected values with commas, features with colons") from None
-        if len(set(map(len, values))) != 1 or not np.isfinite(values).all():
+        if len(set(map(len, values))) != 1 or not (np.abs(values) <= _LARGEST).all():
             raise UserError("expected features of equal length, their values finite numbers")
         return self.of_series(np.array(values, np.float32).T)
 
@@ -129,11 +143,17 @@ class Measurements:
 class Spectra:
     """Sound as logarithms of its power in mel bands, see `log_mel`, moved and scaled.
 
+    Always computed by the CPU, in float64, and then rounded: a run that was trained on one machine
+    finds the same numbers on another.
+
     Args:
         rate: samples a second.
         window: samples of a frame.
         hop: samples from frame to frame.
         scale: of the bands, in training.
+
+    Raises:
+        UserError: if a size is below 1.
 
     Example:
         steps = Spectra.of(waves, rate=8000, window=200, hop=80, bands=40)
@@ -144,6 +164,11 @@ class Spectra:
     window: int
     hop: int
     scale: Measurements
+
+    def __post_init__(self) -> None:
+        for name in ("rate", "window", "hop", "features"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} of spectra is {getattr(self, name)}, must be 1 or more")
 
     @classmethod
     def of(
@@ -163,9 +188,11 @@ class Spectra:
         needed = max(len(series), self.window)
         # A few shapes only, for each is compiled.
         size = 2 ** math.ceil(math.log2(needed))
-        wave = np.zeros((1, size), np.float32)
+        wave = np.zeros((1, size), np.float64)
         wave[0, : len(series)] = series / _FULL
-        spectra = np.asarray(_log_mel(wave, self.rate, self.window, self.hop, self.features))[0]
+        with jax.enable_x64(True), jax.default_device(jax.local_devices(backend="cpu")[0]):
+            wide = _log_mel(jnp.asarray(wave), self.rate, self.window, self.hop, self.features)
+            spectra = np.asarray(wide[0], np.float32)
         return self.scale.of_series(spectra[: 1 + (needed - self.window) // self.hop])
 
     def of_line(self, line: str) -> Float[np.ndarray, "T D"]:

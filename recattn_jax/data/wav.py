@@ -22,19 +22,17 @@ def wave_samples(data: bytes, rate: int) -> Int[np.ndarray, "N"]:
     """
     try:
         with wave.open(io.BytesIO(data)) as opened:
-            declared = opened.getnframes()
-            samples = np.frombuffer(opened.readframes(declared), "<i2")
-            channels, width, found = opened.getparams()[:3]
+            channels, width, found, declared = opened.getparams()[:4]
+            raw = opened.readframes(declared)
     except (wave.Error, EOFError) as error:
-        raise ValueError(
-            f"no wav file, or its header is cut off ({error or 'too short'})"
-        ) from None
+        said = str(error) or "too short"
+        raise ValueError(f"no wav file, or its header is cut off ({said})") from None
     if (channels, 8 * width) != (1, 16):
         raise ValueError(
             f"{channels} channels of {8 * width} bits, expected 1 of 16; convert the file"
         )
     if found != rate:
         raise ValueError(f"{found} samples a second, expected {rate}; resample the file")
-    if not 0 < len(samples) == declared:
-        raise ValueError(f"cut off: {len(samples)} samples, its header says {declared}")
-    return samples.astype(np.int16)
+    if not 0 < len(raw) == 2 * declared:
+        raise ValueError(f"cut off: {len(raw) // 2} samples, its header says {declared}")
+    return np.frombuffer(raw, "<i2").astype(np.int16)

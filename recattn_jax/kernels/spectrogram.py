@@ -2,6 +2,7 @@
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
@@ -45,8 +46,9 @@ def log_mel(
     hann_N = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
     spectra_BTK = jnp.fft.rfft(waves[:, at_TN] * hann_N[None, None].astype(waves.dtype))
     power_BTK = jnp.square(spectra_BTK.real) + jnp.square(spectra_BTK.imag)
-    bands_KF = mel_bands(rate, power_BTK.shape[2], bands).astype(np.float32)
-    return jnp.log(jnp.einsum("btk,kf->btf", power_BTK, bands_KF) + _FLOOR)
+    bands_KF = jnp.asarray(mel_bands(rate, power_BTK.shape[2], bands), waves.dtype)
+    power_BTF = jnp.einsum("btk,kf->btf", power_BTK, bands_KF, precision=jax.lax.Precision.HIGHEST)
+    return jnp.log(power_BTF + _FLOOR)
 
 
 def mel_bands(rate: int, bins: int, bands: int) -> Float[np.ndarray, "K F"]:

@@ -129,13 +129,10 @@ class Tagging:
     def read(self, line: str, vocabularies: Mapping[str, Any]) -> dict[str, np.ndarray]:
         """The pieces of the words of a line, which stand between spaces; see `Scored`."""
         words = line.split()
-        if not words:
-            lone = np.array([vocabularies["text"].separator], np.int32)
-            return {"inputs": lone, "segments": np.ones_like(lone), "tags": np.full_like(lone, -1)}
-        ids_T, last = spell(words, vocabularies["text"])
-        tags_T = np.full(len(ids_T), -1, np.int32)
-        tags_T[last] = 0  # a tag is asked for here
-        return {"inputs": ids_T, "segments": np.ones_like(ids_T), "tags": tags_T}
+        ids, last = spell(words or [""], vocabularies["text"])
+        tags_T = np.full(len(ids), -1, np.int32)
+        tags_T[last[: len(words)]] = 0  # a tag is asked for here
+        return {"inputs": ids, "segments": np.ones(len(ids), np.int32), "tags": tags_T}
 
     def write(self, prediction: Any, line: str, vocabularies: Mapping[str, Any]) -> str:
         """`word/tag` for every word; with intents the intent and a tab before; see `Scored`."""

@@ -13,6 +13,7 @@ from recattn_jax.data import (
     ByteTokenizer,
     CharTokenizer,
     Labels,
+    WordFeatureTokenizer,
     bucketed,
     load_vocabularies,
     pair_examples,
@@ -126,7 +127,7 @@ def test_the_digest_is_of_all_arrays_and_their_order():
         (lambda: text_examples("test", TEXTS, {"text": LETTERS}, 5), "no 'label', only text"),
         (
             lambda: text_examples("test", TEXTS, {"text": CLASSES, "label": CLASSES}, 5),
-            "'text' is a list of names",
+            "'text' is a Labels, not a tokenizer",
         ),
         (
             lambda: text_examples("test", TEXTS, {"text": LETTERS, "label": LETTERS}, 5),
@@ -197,3 +198,12 @@ def test_vocabularies_come_back_from_their_file(tmp_path):
     (tmp_path / "vocabularies.json").write_text("[1]")
     with pytest.raises(StorageError, match="vocabularies.json"):
         load_vocabularies(tmp_path / "vocabularies.json")
+
+
+def test_ids_of_features_of_words_are_read_by_taggers_alone():
+    features = WordFeatureTokenizer.of_words(["ab", "ab"], 9, most=4)
+    with pytest.raises(UserError, match="several ids a word, which only tagging reads"):
+        text_examples("train", TEXTS, FOR_TEXTS | {"text": features}, length=5)
+    with pytest.raises(ValueError, match="no array is called 'input'"):
+        TEXT.holding("input", (3,), np.int32)
+    assert TAGGED.holding("tags", (), np.int32) == TAGGED

@@ -128,6 +128,32 @@ def test_a_table_is_cut_by_counts_or_times(tmp_path):
     ]
 
 
+def unlike(folder, data):
+    return labelled_series({"train": folder / "train.ts", "test": folder / "test.ts"}, data, 0.0)
+
+
+def grouped(folder, data):
+    return recordings(folder, data, validation=(2,), test=(2, 3))
+
+
+def regrouped(folder, data):
+    return recordings(folder, data, train=(1,), test=(2,))
+
+
+def patterned(folder, data):
+    return labelled_waves(folder, data, 8000, validation=0.0, splits={"test": "["})
+
+
+def timed(folder, data):
+    return hours(folder, data, (("train", "2020"),))
+
+
+def shared(folder, data):
+    return hours(folder, data, (("train", "2021-01-01T00:00+01:00"),))
+
+
+WIDE = sound(np.ones(9)).replace(b"\x02\x00\x10\x00", b"\x02\x00\x18\x00")
+SUMMER = "date,a\n2020-10-25T02:30+02:00,1\n2020-10-25T02:30+01:00,2\n"
 FAULTS = {
     "no @data": (series, {"train.ts": CASES.replace("@data", "@date")}, r"train\.ts:5: .*# or @"),
     "no labels": (series, {"train.ts": "@data\n1:a\n"}, r"train\.ts:2: no line .* @classLabel"),
@@ -214,6 +240,57 @@ FAULTS = {
         {"video.npz": archive(frames=np.array([[0], [1], [2], [np.nan], [4], [5]]))},
         r"video\.npz: recording 1, frame 1 is not finite",
     ),
+    "another series": (
+        unlike,
+        {"train.ts": CASES, "test.ts": CASES.replace(":", ":1,2,3:").replace("1,2,3:", "")},
+        r"expected|series 0 of test has steps of float32\[1\], the first series float32\[2\]",
+    ),
+    "too large": (images, {"train": IMAGES.replace("6", "1e39")}, r"train:2: value 2 is '1e39'"),
+    "a split twice": (
+        grouped,
+        {"video.npz": archive()},
+        r"who \[2\] stand in validation and in test",
+    ),
+    "the rest": (regrouped, {"video.npz": archive()}, r"expected validation and test alone"),
+    "unsigned": (
+        recordings,
+        {"video.npz": archive(offsets=np.array([0, 4, 2, 6], np.uint32))},
+        r"do not grow",
+    ),
+    "fractions": (
+        recordings,
+        {"video.npz": archive(offsets=np.arange(4) * 2.0)},
+        r"'offsets' .*float64",
+    ),
+    "a scalar": (
+        recordings,
+        {"video.npz": archive(who=np.array(1))},
+        r"'who' holds int64\[\], expected",
+    ),
+    "complex": (
+        recordings,
+        {"video.npz": archive(frames=np.ones((6, 1)) * 1j)},
+        r"complex128.*real",
+    ),
+    "an expression": (patterned, {"a/b.wav": WAVE}, r"test: '\[' is no regular expression"),
+    "bits": (waves, {"a/b.wav": WIDE}, r"1 channels of 24 bits, expected 1 of 16"),
+    "an odd byte": (waves, {"a/b.wav": WAVE[:-21]}, r"b\.wav: cut off: 89 samples.* 100"),
+    "a year": (
+        timed,
+        {"hours.csv": HOURS},
+        r"train is '2020', expected a number of lines or a time",
+    ),
+    "no zone": (shared, {"hours.csv": HOURS}, r"give all an offset from UTC, or none"),
+    "some zones": (
+        hours,
+        {"hours.csv": HOURS.replace("01:00:00", "01:00:00+00:00")},
+        r":3: date .*give all an offset",
+    ),
+    "back in time": (
+        hours,
+        {"hours.csv": SUMMER.replace("02:30+01:00", "02:31+05:00")},
+        r":3: date .* is not later",
+    ),
     "nobody": (
         recordings,
         {"video.npz": archive(who=np.array([1, 1, 1]))},
@@ -245,3 +322,27 @@ def test_a_class_of_one_example_is_told_where_training_loses_it(tmp_path, caplog
     source = labelled_waves(tmp_path / "in", tmp_path / "data", 8000, validation=0.9)
     assert len(source.splits["train"]) == 1
     assert re.search(r"no training example has these of label: . \(validation\)", caplog.text)
+
+
+def test_an_hour_that_comes_twice_is_told_apart_by_its_offset(tmp_path):
+    write(tmp_path, {"hours.csv": SUMMER})
+    splits = hours(tmp_path, tmp_path / "data", (("train", 2),)).splits
+    assert splits["train"][0]["series"].tolist() == [[1], [2]]
+
+
+def test_other_settings_prepare_another_set(tmp_path):
+    write(tmp_path, {"train": IMAGES, "video.npz": archive(), "a/b1.wav": WAVE, "a/b2.wav": WAVE})
+    data = tmp_path / "data"
+    names = [image_rows({"train": tmp_path / "train"}, data, rows, 0.0).name for rows in (1, 2, 4)]
+    for arguments in (
+        ("frames", "what", "who"),
+        ("frames", "who", "who"),
+        ("frames", "what", "what"),
+    ):
+        groups = {"test": (8,) if arguments[2] == "what" else (2,)}
+        path = tmp_path / "video.npz"
+        names.append(labelled_frames(path, data, *arguments, groups, 0.0).name)
+    for label, test in ((r"b(.)", "b1"), (r"(.)\.wav", "b1"), (r"(b)", "b2")):
+        source = labelled_waves(tmp_path / "a", data, 8000, label, {"test": test}, 0.0)
+        names.append(source.name)
+    assert len(set(names)) == len(names)

@@ -35,6 +35,13 @@ def test_what_never_changes_is_only_moved():
     np.testing.assert_array_equal(steps.of_series(frames)[:, 1:], 0)
 
 
+def test_a_small_deviation_beside_a_large_mean_is_one():
+    series = 1e6 + RANDOM.normal(0, 0.5, (1000, 1))
+    assert abs(Measurements.of([series]).deviation[0] - 0.5) < 0.05
+    with pytest.raises(UserError, match="series of 2 and of 3 values a step"):
+        Measurements.of([np.ones((2, 2)), np.ones((2, 3))])
+
+
 def test_lines_are_read_as_files_have_them():
     given = STEPS.of_line("1,2:3,4:5,6")
     np.testing.assert_array_equal(given, STEPS.of_series(np.array([[1, 3, 5], [2, 4, 6]])))
@@ -92,5 +99,8 @@ def test_series_become_rows_of_features():
 def test_scales_that_are_none_are_refused():
     with pytest.raises(UserError, match="there are none"):
         Measurements.of([])
-    with pytest.raises(ValueError, match="above 0"):
-        Measurements((0.0,), (0.0,))
+    for mean, deviation in ((0.0, 0.0), (float("inf"), 1.0)):
+        with pytest.raises(ValueError, match="above 0"):
+            Measurements((mean,), (deviation,))
+    with pytest.raises(UserError, match="hop of spectra is 0, must be 1 or more"):
+        Spectra.of([TONE], rate=8000, window=200, hop=0, bands=5)

@@ -31,7 +31,7 @@ def test_a_rolling_forecast_reads_what_it_wrote():
     model = MODELS["rolling"]
     variables = model.init(jax.random.key(0), X)
     y, _ = model.apply(variables, X)
-    # Its first patch appended, the next window writes the second one; the anchor moves with it.
+    # Its first patch appended, relative to the same last value, it writes the second one.
     shorter = RollingForecaster(LSTM(5), width=4, patch=3, horizon=3)
     first, _ = shorter.apply(variables, X)
     np.testing.assert_allclose(first, y[:, :3], rtol=1e-6)

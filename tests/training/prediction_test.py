@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from recattn_jax import layers
 from recattn_jax.data import (
     PAIRS,
     TAGGED,
@@ -16,7 +17,9 @@ from recattn_jax.data import (
     ByteTokenizer,
     CharTokenizer,
     Labels,
+    Measurements,
     SubwordTokenizer,
+    WordFeatureTokenizer,
     WordTokenizer,
 )
 from recattn_jax.decoding import Beam, Translator
@@ -164,6 +167,46 @@ def test_intents_stand_before_the_tags():
     names = {"text": ByteTokenizer(), "tag": Labels(NAMES), "label": Labels(("ask", "tell"))}
     made = predictor(Both(5), task, TAGGED, names)
     assert answers(made, ["d b", "", "c"]) == ["ask\td/O b/B-b", "", "tell\tc/I-b"]
+
+
+def test_words_are_tagged_by_their_features():
+    words = ["the", "old", "man", "and", "the", "old", "dog", "and", "Rome", "and", "Roma"]
+    tokenizer = WordFeatureTokenizer.of_words(words, 40, most=6)
+    vocabulary = tokenizer.vocabulary_size
+    model = SequenceModel(layers.EmbedBag(vocabulary, 8, stddev=1.0), RNN(8), PerStep(5))
+    ids = jnp.array(tokenizer.encode_words(words))[None]
+    variables = shown(model, ids)
+    kind = TAGGED.holding("inputs", (6,), np.int32)
+    names = {"text": tokenizer, "tag": Labels(NAMES)}
+    made = predictor(model, Tagging(len(NAMES), LOSS), kind, names, variables["params"])
+
+    def alone(line):
+        words = line.split()
+        logits, _ = model.apply(variables, jnp.array(tokenizer.encode_words(words))[None])
+        tags = [NAMES[int(tag)] for tag in jnp.argmax(logits[0], axis=-1)]
+        return " ".join(f"{word}/{tag}" for word, tag in zip(words, tags, strict=True))
+
+    lines = ["the man", "Romulus and Rome", " ".join(words)]
+    wanted = [alone(line) for line in lines]
+    assert len({part.split("/")[1] for line in wanted for part in line.split()}) > 1
+    assert answers(made, [*lines, "  "]) == [*wanted, ""]
+
+
+def test_series_are_classified_as_lines():
+    steps = Measurements((0.0, 1.0), (1.0, 2.0))
+    model = SequenceModel(layers.Dense(4), Bidirectional(RNN(4), RNN(4)), Mean(3))
+    variables = shown(model, jnp.ones((1, 2, 2)))
+    names = {"series": steps, "label": Labels(("a", "b", "c"))}
+    kind = TEXT.holding("inputs", (2,), np.float32)
+    made = predictor(model, Classification(3, LOSS), kind, names, variables["params"])
+    lines = ["1,2,3:4,5,6", "-9:9", "0,0.5:-3,-2"]
+    wanted = [
+        "abc"[int(jnp.argmax(model.apply(variables, jnp.array(steps.of_line(line))[None])[0]))]
+        for line in lines
+    ]
+    assert answers(made, lines) == wanted
+    with pytest.raises(UserError, match="equal length"):
+        made.read("1,2:3")
 
 
 def bytes_tagger():

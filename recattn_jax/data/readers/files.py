@@ -146,6 +146,7 @@ def open_files(
 
     def content() -> Content:
         splits = {split: parse(of) for split, of in files.items()}
+        _check_alike(splits, {split: str(of[0].path) for split, of in files.items()})
         return carve(splits, share, str(files["train"][0].path))
 
     source = _prepared(builder, (str(share), *settings, *parts), content, data_dir)
@@ -172,10 +173,30 @@ def open_file(
     """
 
     def content() -> Content:
-        return with_validation(parse(), validation, str(file.path))
+        splits = parse()
+        _check_alike(splits, dict.fromkeys(splits, str(file.path)))
+        return with_validation(splits, validation, str(file.path))
 
     recipe = (str(validation), *settings, file.digest)
     return with_warnings(_prepared(builder, recipe, content, data_dir))
+
+
+def _check_alike(splits: Content, where: Mapping[str, str]) -> None:
+    """Sees to it that the steps of all series have as many numbers, and of one kind."""
+    first = None
+    for split, records in splits.items():
+        for number, record in enumerate(records):
+            series = record.get("series")
+            if series is None:
+                return
+            steps = series.dtype, series.shape[1:]
+            first = first or steps
+            if steps != first:
+                raise UserError(
+                    f"{where[split]}: series {number} of {split} has steps of"
+                    f" {steps[0]}{list(steps[1])}, the first series {first[0]}{list(first[1])};"
+                    " give series of one kind"
+                )
 
 
 def _prepared(

@@ -1,6 +1,7 @@
 """Video with a label: all frames behind each other, and where each recording starts."""
 
 import io
+import itertools
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -57,10 +58,16 @@ def labelled_frames(
         people = {"test": (2, 4, 6, 8)}
         source = labelled_frames("depth.npz", "data", "frames", "action", "subject", people)
     """
+    if not set(splits) <= {"validation", "test"}:
+        raise UserError(f"splits: expected validation and test alone, found {', '.join(splits)}")
+    for one, two in itertools.combinations(splits, 2):
+        if both := set(splits[one]) & set(splits[two]):
+            raise UserError(f"splits: {group} {sorted(both)} stand in {one} and in {two}")
     file = read(path)
 
     def parse() -> Content:
         groups = _arrays(file, group)[group]
+        _check_list(file, group, groups)
         of = {split: np.isin(groups, members) for split, members in splits.items()}
         of["train"] = ~np.any([*of.values(), np.zeros(len(groups), bool)], axis=0)
         recordings = _recordings(file, frames, label)
@@ -81,6 +88,14 @@ def labelled_frames(
 def _recordings(file: File, frames: str, label: str) -> list[Record]:
     arrays = _arrays(file, frames, label, "offsets")
     steps, labels, offsets = arrays[frames], arrays[label], arrays["offsets"]
+    if steps.ndim < 1 or steps.dtype.kind not in "biuf":
+        _fault(file, f"{frames!r} holds {steps.dtype}{list(steps.shape)}, expected real numbers")
+    for name, array in arrays.items():
+        if name != frames:
+            _check_list(file, name, array)
+    if offsets.dtype.kind not in "iu":
+        _fault(file, f"'offsets' are {offsets.dtype}, expected whole numbers")
+    offsets = offsets.astype(np.int64)
     if len(offsets) != len(labels) + 1:
         _fault(file, f"{len(labels)} of {label!r} and {len(offsets)} offsets, one more is expected")
     if offsets[0] != 0 or offsets[-1] != len(steps) or (np.diff(offsets) < 1).any():
@@ -98,12 +113,23 @@ def _recordings(file: File, frames: str, label: str) -> list[Record]:
 def _arrays(file: File, *names: str) -> dict[str, np.ndarray]:
     try:
         with np.load(io.BytesIO(file.data), allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("one array alone")
             missing = [name for name in names if name not in archive.files]
             if missing:
                 _fault(file, f"holds no {missing[0]!r}, only {', '.join(archive.files)}")
             return {name: archive[name] for name in names}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (TypeError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         _fault(file, f"no whole NumPy archive ({first_line(error)}); fetch or write it again")
+
+
+def _check_list(file: File, name: str, array: np.ndarray) -> None:
+    if array.ndim != 1 or array.dtype.kind not in "iuU":
+        _fault(
+            file,
+            f"{name!r} holds {array.dtype}{list(array.shape)}, expected a list of whole numbers or"
+            " names",
+        )
 
 
 def _fault(file: File, what: str) -> NoReturn:

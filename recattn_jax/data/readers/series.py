@@ -9,6 +9,9 @@ import numpy as np
 from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import CARVED, File, Path, open_files
 from recattn_jax.data.records import SERIES, Record, Source
+from recattn_jax.errors import UserError
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 class RecattnSeries(RecordsBuilder):
@@ -82,6 +85,8 @@ def image_rows(
     Example:
         source = image_rows({"train": "optdigits.tra", "test": "optdigits.tes"}, "data", rows=8)
     """
+    if rows < 1:
+        raise UserError(f"rows: expected 1 or more, found {rows}")
 
     def parse(files: Sequence[File]) -> list[Record]:
         return _images(files[0], rows)
@@ -105,11 +110,11 @@ def numbers(file: File, line: int, fields: Sequence[str], where: str = "") -> li
             value = float(field)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value):
+        if not abs(value) <= LARGEST:
             file.fault(
                 line,
-                f"{where}value {place} is {field.strip()!r:.30}, expected a finite number; fill"
-                " what is missing, or leave the line out",
+                f"{where}value {place} is {field.strip()!r:.30}, expected a finite number (of 32"
+                " bits); fill what is missing, or leave the line out",
             )
         values.append(value)
     return values

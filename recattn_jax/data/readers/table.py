@@ -6,6 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from absl import logging
 
 from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import File, Path, open_file, read
@@ -56,6 +57,12 @@ def table(
     if "train" not in splits or set(splits) - set(SPLITS):
         raise UserError(f"splits: expected train, validation, test; found {', '.join(splits)}")
     ends = [(split, splits[split]) for split in SPLITS if split in splits]
+    for split, end in ends:
+        if isinstance(end, bool) or not (isinstance(end, int) or _is_time(end)):
+            raise UserError(
+                f"splits: {split} is {end!r}, expected a number of lines or a time such as"
+                " 2016-07-01"
+            )
 
     def parse() -> Content:
         return _cut(file, *_parsed(file, time, columns), ends)
@@ -82,6 +89,11 @@ def _parsed(
         if len(fields) != len(names):
             file.fault(number, f"{len(fields)} values, expected {len(names)}, as in the first line")
         times.append(_time(file, number, fields[at].strip()))
+        if _aware(times[-1]) != _aware(times[0]):
+            file.fault(
+                number,
+                f"{time} {times[-1]!r} and {times[0]!r}: give all an offset from UTC, or none",
+            )
         if len(times) > 1 and _moment(times[-1]) <= _moment(times[-2]):
             file.fault(
                 number, f"{time} {times[-1]!r} is not later than {times[-2]!r}; sort the lines"
@@ -104,9 +116,22 @@ def _time(file: File, number: int, text: str) -> str:
     return text
 
 
+def _aware(text: str) -> bool:
+    return datetime.datetime.fromisoformat(text).tzinfo is not None
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(_moment(value))
+    except ValueError:
+        return False
+
+
 @functools.lru_cache(maxsize=2)
-def _moment(text: str) -> float:
-    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
+def _moment(text: str) -> datetime.datetime:
+    """A time; without an offset from UTC it is taken as one of UTC, and keeps the order."""
+    moment = datetime.datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=datetime.UTC)
 
 
 def _cut(
@@ -123,6 +148,11 @@ def _cut(
         if isinstance(until, int):
             end = start + until
         else:
+            if _aware(until) != _aware(times[0]):
+                raise UserError(
+                    f"splits: {split} ends at {until!r}, but the times are like {times[0]!r}: give"
+                    " all an offset from UTC, or none"
+                )
             end = bisect.bisect_left(moments, _moment(until))
         if not start < end <= len(values):
             raise UserError(
@@ -132,4 +162,6 @@ def _cut(
         stretch = {"columns": names, "times": times[start:end], "series": values[start:end]}
         splits[split] = [stretch]
         start = end
+    if start < len(values):
+        logging.info("%s: %d lines after %s are not used", file.path, len(values) - start, split)
     return splits

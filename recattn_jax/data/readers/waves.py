@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from recattn_jax.data.builders import RecordsBuilder
-from recattn_jax.data.readers.files import CARVED, File, Path, first_line, open_files
+from recattn_jax.data.readers.files import CARVED, File, Path, first_line, open_files, read
 from recattn_jax.data.records import SERIES, Record, Source
 from recattn_jax.data.wav import wave_samples
 from recattn_jax.errors import UserError
@@ -61,7 +61,8 @@ def labelled_waves(
         index = {"test": r"_[0-4]\.wav$"}         # of recordings/7_jackson_0.wav
         source = labelled_waves("fsdd.tar.xz", "data", 8000, r"(\d)_\w+_\d+\.wav$", index)
     """
-    patterns = {name: re.compile(pattern) for name, pattern in (splits or {}).items()}
+    patterns = {name: _pattern(name, pattern) for name, pattern in (splits or {}).items()}
+    labelled = _pattern("label", label)
     found: dict[str, list[_WavFile]] = {"train": []}
     for file in _wav_files(pathlib.Path(path).expanduser()):
         split = next((name for name, p in patterns.items() if p.search(file.name)), "train")
@@ -71,10 +72,7 @@ def labelled_waves(
             raise UserError(f"{path}: no wav file is left for {name}; give other files or patterns")
 
     def parse(files: Sequence[File]) -> list[Record]:
-        return [
-            {"series": _samples(file, rate), "label": _label(file, re.compile(label))}
-            for file in files
-        ]
+        return [{"series": _samples(file, rate), "label": _label(file, labelled)} for file in files]
 
     names = [file.name for of in found.values() for file in of]
     settings = (str(rate), label, *names)
@@ -94,21 +92,30 @@ class _WavFile(File):
 
 def _wav_files(place: pathlib.Path) -> list[_WavFile]:
     if place.is_dir():
-        paths = sorted(path for path in place.rglob("*") if path.suffix.lower() == ".wav")
-        return [_WavFile(p, p.read_bytes(), p.relative_to(place).as_posix()) for p in paths]
+        paths = sorted(p for p in place.rglob("*") if p.suffix.lower() == ".wav" and not p.is_dir())
+        return [_WavFile(p, read(p).data, p.relative_to(place).as_posix()) for p in paths]
     try:
         with tarfile.open(place) as archive:
-            members = [m for m in archive if m.isfile() and m.name.lower().endswith(".wav")]
+            members = [
+                m for m in archive if (m.isfile() or m.islnk()) and m.name.lower().endswith(".wav")
+            ]
             members.sort(key=lambda member: member.name)
             return [
-                _WavFile(place / m.name, read.read(), m.name)
+                _WavFile(place / m.name, opened.read(), m.name)
                 for m in members
-                if (read := archive.extractfile(m)) is not None
+                if (opened := archive.extractfile(m)) is not None
             ]
     except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
         raise UserError(
             f"{place}: neither a folder nor a whole tar archive ({first_line(error)})"
         ) from None
+
+
+def _pattern(name: str, text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise UserError(f"{name}: {text!r} is no regular expression ({error})") from None
 
 
 def _samples(file: File, rate: int) -> Int[np.ndarray, "N"]:
