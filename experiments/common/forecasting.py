@@ -29,7 +29,7 @@ from recattn_jax.layers import (
     add,
 )
 from recattn_jax.models import DirectForecaster, RollingForecaster
-from recattn_jax.tasks import Forecast
+from recattn_jax.tasks import Regression
 from recattn_jax.training import Experiment
 
 
@@ -70,7 +70,7 @@ def forecasting(c: ConfigDict, source: Callable[[Path], Source]) -> Experiment:
     forecaster = RollingForecaster if c.rolling else DirectForecaster
     return Experiment(
         model=forecaster(body(c), c.width, c.patch, c.horizon),
-        task=Forecast(),
+        task=Regression(),
         data=data,
         batch=forecast_batch(c.batch, c.length, c.horizon, c.features),
         optimization=settings.adamw(c),

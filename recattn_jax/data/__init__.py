@@ -28,7 +28,7 @@ from recattn_jax.data.forecasts import (
     forecast_data,
     forecast_windows,
 )
-from recattn_jax.data.generated import generated, problem_batch
+from recattn_jax.data.generated import adding, adding_batch, generated, problem_batch
 from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
 from recattn_jax.data.pipelines import (
     Batches,
@@ -105,6 +105,8 @@ __all__ = [
     "Vocabulary",
     "WordFeatureTokenizer",
     "WordTokenizer",
+    "adding",
+    "adding_batch",
     "balanced",
     "bucketed",
     "conll",

@@ -12,8 +12,8 @@ from recattn_jax.tasks.base import (
     Task,
 )
 from recattn_jax.tasks.classification import Classification
-from recattn_jax.tasks.forecast import Forecast
 from recattn_jax.tasks.language_model import LanguageModel
+from recattn_jax.tasks.regression import Regression
 from recattn_jax.tasks.sequence_to_sequence import SequenceToSequence
 from recattn_jax.tasks.tagging import Tagging
 from recattn_jax.tasks.text_scores import Bleu, ExactMatch, Rouge, TextScore
@@ -25,11 +25,11 @@ __all__ = [
     "Bleu",
     "Classification",
     "ExactMatch",
-    "Forecast",
     "LanguageModel",
     "Mean",
     "Metrics",
     "Perplexity",
+    "Regression",
     "Rouge",
     "Scored",
     "SequenceToSequence",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recattn_jax.data import generated, problem_batch
+from recattn_jax.data import adding, generated, problem_batch
 from recattn_jax.data.problems import (
     BinaryAddition,
     BucketSort,
@@ -135,3 +135,22 @@ def test_a_pass_asks_every_length_alike_in_one_shape():
     np.testing.assert_array_equal(again[1]["inputs"], batches[1]["inputs"])
     with pytest.raises(UserError, match=r"lengths \(0, 5\)"):
         generated(Reverse(), "test", (0, 5), 7, 4, 0)
+
+
+def test_the_marked_numbers_are_added():
+    pipeline = adding("train", 9, count=5, batch=4, seed=0)
+    batches = list(pipeline.epoch())
+    weights = np.concatenate([batch["weight"] for batch in batches])
+    assert weights.tolist() == [1.0] * 5 + [0.0] * 3
+    for batch in batches:
+        real = batch["weight"] > 0
+        values, marks = batch["inputs"][..., 0][real], batch["inputs"][..., 1][real]
+        assert (marks[:, :4].sum(axis=1) == 1).all() and (marks[:, 4:].sum(axis=1) == 1).all()
+        expected = (values * marks).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(batch["targets"][real], expected, rtol=1e-6)
+        assert values.min() >= 0 and values.max() < 1
+    with pipeline.batches(0) as whole, adding("train", 9, 5, 4, 0, 1, 2).batches(0) as second:
+        first, other = next(whole), next(second)
+    np.testing.assert_array_equal(first["inputs"][2:], other["inputs"])
+    with pytest.raises(UserError, match="length 1, 5 questions"):
+        adding("train", 1, 5, 4, 0)

@@ -7,7 +7,7 @@ import pytest
 
 from recattn_jax.layers import LSTM, Bidirectional
 from recattn_jax.models import DirectForecaster, RollingForecaster
-from recattn_jax.tasks import Forecast
+from recattn_jax.tasks import Regression
 
 X = jax.random.normal(jax.random.key(1), (2, 12, 3))
 MODELS = {
@@ -64,9 +64,9 @@ def test_what_does_not_fit_is_refused():
 def test_errors_are_means_over_rows_that_count():
     batch = {"inputs": X, "targets": jnp.zeros((2, 4, 3)), "weight": jnp.array([1.0, 0.0])}
     y = jax.random.normal(jax.random.key(2), (2, 4, 3))
-    metrics, _ = Forecast()(lambda x, state: (y, ()), batch, None)
+    metrics, _ = Regression()(lambda x, state: (y, ()), batch, None)
     np.testing.assert_allclose(metrics["loss"].total, np.square(y[0]).mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["mae"].total, np.abs(y[0]).mean(), rtol=1e-6)
     assert metrics["loss"].weight == metrics["mae"].weight == 1.0
-    with pytest.raises(ValueError, match=r"gives \[2, 3, 3\], expected \[2, 4, 3\]"):
-        Forecast()(lambda x, state: (y[:, :3], ()), batch, None)
+    with pytest.raises(ValueError, match=r"predicts \[2, 3, 3\], expected \[2, 4, 3\]"):
+        Regression()(lambda x, state: (y[:, :3], ()), batch, None)
