@@ -9,8 +9,10 @@ import pytest
 from ml_collections import ConfigDict
 
 from recattn_jax.data import sources
-from recattn_jax.training import Experiment, RunFolder, fit, load_experiment_file
-from recattn_jax.training.state import abstract_state
+from recattn_jax.training import Experiment, MeshShape, RunFolder, fit, load_experiment_file
+from recattn_jax.training.evaluation import Evaluator
+from recattn_jax.training.sharding import make_mesh, replicated
+from recattn_jax.training.state import abstract_state, init_params
 from tests.stand_ins import STAND_INS, VERSE, stand_in
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -70,3 +72,26 @@ def test_two_steps_of_the_tiny_form(
     outcome = fit(experiment, experiment.data(), run, say=lambda line: None)
     assert outcome.step == config.steps == 2
     assert np.isfinite(outcome.best)
+
+
+def test_questions_far_longer_than_training_are_answered_by_one_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Lengths of 5 to 500 in one pass, and nothing is compiled after the evaluator is made."""
+    file = load_experiment_file(str(ROOT / "experiments/formal.py"))
+    config = file.tiny(file.get_config())
+    config.update(longest=500, questions=31, test_batch=8)
+    experiment = file.build(config)
+    data = experiment.data()
+    test = data.evaluation["test"]
+    assert len(test.specs) == 1 and test.spec["inputs"].shape == (8, 501)
+    mesh = make_mesh(MeshShape(data=1))
+    with jax.set_mesh(mesh):
+        params = jax.device_put(init_params(experiment, 0), replicated(mesh))
+        evaluator = Evaluator(experiment, params, test, mesh)
+        first = evaluator(params, test)
+        caplog.clear()
+        with jax.log_compiles():
+            again = evaluator(params, test)
+    assert "Compiling" not in caplog.text, caplog.text
+    assert first == again and 0.0 <= first["accuracy"] <= 1.0
