@@ -14,6 +14,7 @@ al., 2018).
 
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments.common import architectures, settings
@@ -42,7 +43,8 @@ def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
 
     def pipeline(split: str) -> Pipeline:
-        return adding(split, c.length, c.questions, c.batch, c.seed)
+        hosts = jax.process_index(), jax.process_count()
+        return adding(split, c.length, c.questions, c.batch, c.seed, *hosts)
 
     def data() -> Data:
         others = {split: pipeline(split) for split in ("validation", "test")}

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from experiments.common import architectures, settings
@@ -36,7 +37,8 @@ def problem(c: ConfigDict, asked: Problem, lengths: Mapping[str, tuple[int, int]
 
     def pipeline(split: str) -> Pipeline:
         rows = c.test_batch if split == "test" else c.batch
-        return generated(asked, split, lengths[split], c.questions, rows, c.seed)
+        hosts = jax.process_index(), jax.process_count()
+        return generated(asked, split, lengths[split], c.questions, rows, c.seed, *hosts)
 
     def data() -> Data:
         others = {split: pipeline(split) for split in lengths if split != "train"}
