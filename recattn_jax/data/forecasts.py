@@ -132,17 +132,20 @@ def forecast_data(
         summary says what repeating the last step scores, and a linear map.
 
     Raises:
-        UserError: if there is no "train", or a split is too short.
+        UserError: if there is no "train", a split is too short, or has several series.
 
     Example:
         rows = lambda s, host, hosts: forecast_windows(s, 32, 96, 24, 0, host, hosts)
         data = forecast_data(table("ETTh1.csv", "data", "date", hours), 96, 24, rows)
     """
-    series = {
-        split: source.splits[split][0]["series"] for split in SPLITS if split in source.splits
-    }
-    if "train" not in series:
-        raise UserError(f"{source.name} has no split train, only {sorted(series)}")
+    if "train" not in source.splits:
+        raise UserError(f"{source.name} has no split train, only {sorted(source.splits)}")
+    series = {}
+    for split in (split for split in SPLITS if split in source.splits):
+        records = source.splits[split]
+        if len(records) != 1:
+            raise UserError(f"{source.name}: {len(records)} series in {split}, expected one")
+        series[split] = records[0]["series"]
     steps = Measurements.of([series["train"]])
     stretches: list[Stretch] = []
     before = np.zeros((0, steps.features), np.float32)

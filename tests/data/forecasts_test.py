@@ -1,5 +1,7 @@
 """Windows of a series: each once, in its place, and none that looks ahead."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -87,5 +89,9 @@ def test_too_short_a_series_is_refused():
         forecast_windows(counting(4), 2, 3, 2, 0)
     with pytest.raises(UserError, match="no split train"):
         forecast_data(source(test=9)[0], 3, 2, lambda s, host, hosts: None)
+    found, _ = source(train=9)
+    twice = dataclasses.replace(found, splits={"train": [*found.splits["train"]] * 2})
+    with pytest.raises(UserError, match="numbers: 2 series in train, expected one"):
+        forecast_data(twice, 3, 2, lambda s, host, hosts: None)
     with pytest.raises(UserError, match="horizon 0: expected 1"):
         forecast_windows(counting(4), 2, 3, 0, 0)
