@@ -95,3 +95,20 @@ def test_questions_far_longer_than_training_are_answered_by_one_program(
             again = evaluator(params, test)
     assert "Compiling" not in caplog.text, caplog.text
     assert first == again and 0.0 <= first["accuracy"] <= 1.0
+
+
+@pytest.mark.parametrize("name", ["formal", "mqar", "adding"])
+def test_hosts_share_the_batches_of_generated_problems(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two hosts makes the second half of every batch."""
+    file = load_experiment_file(str(ROOT / f"experiments/{name}.py"))
+    data = file.build(file.tiny(file.get_config())).data
+    with data().train.batches(0) as batches:
+        whole = next(batches)
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with data().train.batches(0) as batches:
+        half = next(batches)
+    for key, values in whole.items():
+        np.testing.assert_array_equal(half[key], values[len(values) // 2 :])
