@@ -143,8 +143,8 @@ class Measurements:
 class Spectra:
     """Sound as logarithms of its power in mel bands, see `log_mel`, moved and scaled.
 
-    Always computed by the CPU, in float64, and then rounded, since a run that is evaluated elsewhere
-    is refused other numbers than it was trained on.
+    Always computed by the CPU, in float64, and then rounded, since a run that is evaluated
+    elsewhere is refused other numbers than it was trained on.
 
     Args:
         rate: samples a second.
