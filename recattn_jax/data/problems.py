@@ -48,7 +48,10 @@ class Draws:
 
     def some(self, high: int, count: int) -> Int[np.ndarray, "count"]:
         """Returns different numbers from 0 to below `high`, in random order."""
-        return np.argsort(self._bits.random_raw(high), kind="stable")[:count]
+        found: dict[int, None] = {}
+        while len(found) < count:  # of many thousands mostly at once; sorting all takes far longer
+            found |= dict.fromkeys(self.below(high, count).tolist())
+        return np.array(list(found)[:count])
 
 
 class Problem(abc.ABC):
