@@ -2,11 +2,11 @@
 
     python -m launch.train --config=experiments/etth1.py --config.path=ETTh1.csv
 
-Patches of hours, each measurement by itself, are read by an LSTM beside causal attention (system
-S3), which forecasts all hours at once, or with --config.rolling one patch after the other. The log
-says what repeating the last hour scores, and a linear map. With --config.mixer=lstm or
---config.mixer=attention it is one half of itself. The splits are Informer's; errors are of values
-scaled by training.
+Days, each measurement by itself, are read by an LSTM beside causal attention (system S3), which
+adds to a linear map what that leaves over, for all hours at once, or with --config.rolling one day
+after the other. The log says what repeating the last hour scores, and the linear map alone. With
+--config.mixer=lstm or --config.mixer=attention it is one half of itself. The splits are Informer's;
+errors are of values scaled by training.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
@@ -27,10 +27,10 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **forecasting.numbers() | dict(features=7, dropout=0.3),
+        **forecasting.numbers() | dict(features=7, patch=24, width=32, dropout=0.7),
         path="",
-        steps=600,
-        evaluate_every=100,
+        steps=2000,
+        evaluate_every=200,
     )
 
 

@@ -156,6 +156,13 @@ def sounds() -> Files:
     }
 
 
+def said() -> Files:
+    """Two folders of tones, and a text for each."""
+    files = {f"sounds/{name}": content for name, content in sounds().items()}
+    lines = [f"{name}\t{'oh' if 'low' in name else 'eee'}" for name in sounds()]
+    return files | {"texts.tsv": "\n".join(lines)}
+
+
 def video() -> Files:
     """Eight people, each of whom does everything once, for two frames or three."""
     lengths = [2 + n % 2 for n in range(8 * 27)]
@@ -209,10 +216,12 @@ STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
     "scitldr": (abstracts, {"folder": ""}),
     "shakespeare": (lambda: {"input.txt": VERSE}, {"folder": ""}),
     "snips": (lambda: commands(7, 72), {"folder": ""}),
+    "spell_digits": (spoken, {"path": ""}),
     "spoken_digits": (spoken, {"path": ""}),
     "sst2": (treebank, {"folder": ""}),
     "tag": (lambda: columns(3, ("train.conll",)), {"train": "train.conll"}),
     "text": (lambda: {"a.txt": VERSE}, {"text": "a.txt"}),
+    "transcribe": (said, {"path": "sounds", "transcripts": "texts.tsv"}),
     "translate": (pair_of_files, {"source": "a.de", "target": "a.en"}),
     "trec": (questions, {"folder": ""}),
     "utd_mhad": (video, {"path": "depth.npz"}),
@@ -229,6 +238,6 @@ def stand_in(experiment: str, folder: Path) -> dict[str, Any]:
     files, keys = STAND_INS[experiment]
     for name, content in files().items():
         data = content.encode("utf-8") if isinstance(content, str) else content
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(data)
     return {key: str(folder / name) for key, name in keys.items()}

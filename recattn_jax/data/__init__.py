@@ -21,6 +21,7 @@ from recattn_jax.data.examples import (
     spell,
     tagged_examples,
     text_examples,
+    transcribed_examples,
 )
 from recattn_jax.data.forecasts import (
     Stretch,
@@ -29,7 +30,15 @@ from recattn_jax.data.forecasts import (
     forecast_windows,
 )
 from recattn_jax.data.generated import adding, adding_batch, generated, problem_batch
-from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
+from recattn_jax.data.kinds import (
+    PAIRS,
+    TAGGED,
+    TAGGED_AND_LABELLED,
+    TEXT,
+    TRANSCRIBED,
+    Examples,
+    Kind,
+)
 from recattn_jax.data.pipelines import (
     Batches,
     Data,
@@ -54,6 +63,8 @@ from recattn_jax.data.readers import (
     sst,
     summaries,
     table,
+    transcribed_waves,
+    transcripts,
     trec,
     word_text,
 )
@@ -100,6 +111,7 @@ __all__ = [
     "TAGGED",
     "TAGGED_AND_LABELLED",
     "TEXT",
+    "TRANSCRIBED",
     "TokenStream",
     "Tokenizer",
     "Vocabulary",
@@ -147,6 +159,9 @@ __all__ = [
     "tiny_shakespeare",
     "token_batch",
     "tokenize",
+    "transcribed_examples",
+    "transcribed_waves",
+    "transcripts",
     "trec",
     "windows",
     "word_text",

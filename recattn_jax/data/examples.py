@@ -11,7 +11,15 @@ import jax
 import numpy as np
 from jaxtyping import Int
 
-from recattn_jax.data.kinds import PAIRS, TAGGED, TAGGED_AND_LABELLED, TEXT, Examples, Kind
+from recattn_jax.data.kinds import (
+    PAIRS,
+    TAGGED,
+    TAGGED_AND_LABELLED,
+    TEXT,
+    TRANSCRIBED,
+    Examples,
+    Kind,
+)
 from recattn_jax.data.pipelines import Data, Pipeline
 from recattn_jax.data.records import Record
 from recattn_jax.data.steps import Steps
@@ -84,9 +92,7 @@ def series_examples(
         labels = Labels.of(record["label"] for record in train)
         series_examples("train", train, {"series": steps, "label": labels}, length=100)
     """
-    steps, labels = _named(vocabularies, "series"), _labels(vocabularies, "label")
-    if not isinstance(steps, Steps):
-        raise UserError(f"vocabularies: 'series' is a {type(steps).__name__}, makes no features")
+    steps, labels = _steps(vocabularies), _labels(vocabularies, "label")
     made, numbers, notes = [], [], _Notes(length)
 
     def make(record: Record) -> None:
@@ -96,6 +102,54 @@ def series_examples(
     _each(split, records, make)
     kind = TEXT.holding("inputs", (steps.features,), np.float32)
     return _examples(kind, split, [{"inputs": made}], numbers, records, notes)
+
+
+def transcribed_examples(
+    split: str,
+    records: Sequence[Record],
+    vocabularies: Mapping[str, Vocabulary],
+    lengths: tuple[int, int],
+) -> Examples:
+    """Makes examples of transcription from records with "series" and "text".
+
+    Args:
+        split: the name of the split, for messages.
+        records: one each.
+        vocabularies: "series", what makes features of it, and "text", a tokenizer.
+        lengths: of steps and of symbols; the rest of a longer series is cut off.
+
+    Returns:
+        Examples of kind `TRANSCRIBED`, their inputs float32 features.
+
+    Raises:
+        UserError: for no records, or one that the vocabularies do not cover, without a symbol, or
+            whose symbols have no place: each needs a step, and one more where it repeats the one
+            before; names it.
+
+    Example:
+        vocabularies = {"series": spectra, "text": CharTokenizer.of(source.texts("train"))}
+        transcribed_examples("train", source.splits["train"], vocabularies, (300, 40))
+    """
+    steps, tokenizer = _steps(vocabularies), _tokenizer(vocabularies, "text")
+    series, symbols, notes = [], [], _Notes(lengths[0])
+
+    def make(record: Record) -> None:
+        features = notes.cut("series", steps.of_series(_field(record, "series")))
+        ids = np.asarray(tokenizer.encode(_field(record, "text")), np.int32)
+        needed = len(ids) + int((ids[1:] == ids[:-1]).sum())
+        if not 1 <= len(ids) <= lengths[1]:
+            raise UserError(f"{len(ids)} symbols, expected 1 to {lengths[1]}; raise that length")
+        if needed > len(features):
+            raise UserError(
+                f"{len(ids)} symbols need {needed} steps, and there are {len(features)}; cut the"
+                " series into more steps, or fewer of them off"
+            )
+        series.append(features)
+        symbols.append(ids)
+
+    _each(split, records, make)
+    kind = TRANSCRIBED.holding("inputs", (steps.features,), np.float32)
+    return _examples(kind, split, [{"inputs": series}, {"symbols": symbols}], [], records, notes)
 
 
 def tagged_examples(
@@ -354,6 +408,13 @@ def _tokenizer(vocabularies: Mapping[str, Vocabulary], name: str, rows: bool = F
         raise UserError(f"vocabularies: {name!r} is a {type(found).__name__}, not a tokenizer")
     if isinstance(found, WordFeatureTokenizer) and not rows:
         raise UserError(f"vocabularies: {name!r} has several ids a word, which only tagging reads")
+    return found
+
+
+def _steps(vocabularies: Mapping[str, Vocabulary]) -> Steps:
+    found = _named(vocabularies, "series")
+    if not isinstance(found, Steps):
+        raise UserError(f"vocabularies: 'series' is a {type(found).__name__}, makes no features")
     return found
 
 

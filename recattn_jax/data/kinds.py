@@ -141,9 +141,18 @@ PAIRS = Kind(
 )
 """Sequence to sequence."""
 
+TRANSCRIBED = Kind(
+    (
+        Part("segments", {"inputs": IDS}),
+        Part("target_segments", {"symbols": Leaf(padding=-1)}),
+    ),
+    labelled=False,
+)
+"""Transcription: symbols that follow from the inputs in their order, but not step by step."""
+
 PADDING = {
     name: leaf.padding
-    for kind in (TEXT, TAGGED, PAIRS)
+    for kind in (TEXT, TAGGED, PAIRS, TRANSCRIBED)
     for part in kind.parts
     for name, leaf in {**part.leaves, part.segments: IDS}.items()
 }

@@ -7,6 +7,7 @@ A record maps field names to strings, lists of strings, and arrays whose first a
     {"tokens": [...], "tags": [...]}                tagged text; with an intent, also "label"
     {"source": ..., "targets": [..., ...]}          a text and what it becomes, in one or more ways
     {"series": array, "label": ...}                 a labelled series: measurements, sound, frames
+    {"series": array, "text": ...}                  sound and what is said
     {"columns": [...], "times": [...], "series": array}    one long series
 """
 
@@ -34,6 +35,7 @@ TAGGED: Mapping[str, type] = {"tokens": list, "tags": list}
 TAGGED_WITH_INTENT: Mapping[str, type] = {"tokens": list, "tags": list, "label": str}
 PAIRS: Mapping[str, type] = {"source": str, "targets": list}
 SERIES: Mapping[str, type] = {"series": np.ndarray, "label": str}
+TRANSCRIBED: Mapping[str, type] = {"series": np.ndarray, "text": str}
 TABLE: Mapping[str, type] = {"columns": list, "times": list, "series": np.ndarray}
 
 SPLITS = ("train", "validation", "test")

@@ -10,8 +10,9 @@ from recattn_jax.shapes import Activations, Array, Float, State
 class Forecaster(nn.Module):
     """The template of forecasters (abstract): each feature by itself, relative to its last value.
 
-    `y = x_L + f(x_1 - x_L, ..., x_L - x_L)`, with one f for all features, which reads patches of
-    several steps: fewer and more telling steps for the body.
+    `y = x_L + W r + f(r)` with `r = (x_1 - x_L, ..., x_L - x_L)`, and one W and f for all features.
+    f reads patches of several steps: fewer and more telling steps for the body. It begins at zero,
+    so that it learns what a linear map leaves over.
 
     Attributes:
       body: `[rows, patches, width] -> [rows, patches, E]`.
@@ -33,11 +34,14 @@ class Forecaster(nn.Module):
     patch: int
     horizon: int
 
-    def forecast(self, patches: Activations) -> Float[Array, "rows H"]:
+    def forecast(
+        self, patches: Activations, linear: Float[Array, "rows H"]
+    ) -> Float[Array, "rows H"]:
         """Forecasts each row.
 
         Args:
           patches: `[rows, patches, patch]`, relative to the last value of the row.
+          linear: `[rows, H]`, what a linear map of all of them forecasts.
 
         Returns:
           `[rows, H]`, relative to the same.
@@ -56,13 +60,15 @@ class Forecaster(nn.Module):
         if state:
             raise ValueError(f"{name}: a state was given, but every window starts afresh")
         last_BD = x[:, -1]
-        rows = jnp.swapaxes(x - last_BD[:, None], 1, 2).reshape(batch * features, -1, self.patch)
-        y_BDH = self.forecast(rows).reshape(batch, features, self.horizon)
+        rows_RL = jnp.swapaxes(x - last_BD[:, None], 1, 2).reshape(batch * features, steps)
+        linear_RH = nn.Dense(self.horizon, name="linear")(rows_RL)
+        patches = rows_RL.reshape(batch * features, -1, self.patch)
+        y_BDH = self.forecast(patches, linear_RH).reshape(batch, features, self.horizon)
         return jnp.swapaxes(y_BDH, 1, 2) + last_BD[:, None], ()
 
 
 class DirectForecaster(Forecaster):
-    """All steps at once, from the last output of the body: `f = W body(patches)_last + b`.
+    """All steps at once, from the last output of the body: `f = V body(patches)_last + b`.
 
     >>> from recattn_jax.layers import LSTM
     >>> model = DirectForecaster(LSTM(8), width=8, patch=4, horizon=6)
@@ -70,9 +76,11 @@ class DirectForecaster(Forecaster):
     (2, 6, 3)
     """
 
-    def forecast(self, patches: Activations) -> Float[Array, "rows H"]:
+    def forecast(
+        self, patches: Activations, linear: Float[Array, "rows H"]
+    ) -> Float[Array, "rows H"]:
         y, _ = self.body(nn.Dense(self.width, name="embed")(patches))
-        return nn.Dense(self.horizon, name="readout")(y[:, -1])
+        return linear + _readout(self.horizon)(y[:, -1])
 
 
 class RollingForecaster(Forecaster):
@@ -90,14 +98,23 @@ class RollingForecaster(Forecaster):
     (2, 6, 3)
     """
 
-    def forecast(self, patches: Activations) -> Float[Array, "rows H"]:
+    def forecast(
+        self, patches: Activations, linear: Float[Array, "rows H"]
+    ) -> Float[Array, "rows H"]:
         if not self.body.streams:
             raise ValueError("RollingForecaster: the body needs later steps; give one that streams")
-        embed = nn.Dense(self.width, name="embed")
-        readout = nn.Dense(self.patch, name="readout")
+        embed, readout = nn.Dense(self.width, name="embed"), _readout(self.patch)
+        ahead = -(-self.horizon // self.patch)
+        filled = jnp.pad(linear, ((0, 0), (0, ahead * self.patch - self.horizon)))
+        linear_RPN = filled.reshape(len(linear), ahead, self.patch)
         y, state = self.body(embed(patches))
-        written = [readout(y[:, -1:])]
-        for _ in range(-(-self.horizon // self.patch) - 1):
+        written = [linear_RPN[:, :1] + readout(y[:, -1:])]
+        for patch in range(1, ahead):
             y, state = self.body(embed(written[-1]), state)
-            written.append(readout(y))
-        return jnp.concatenate(written, axis=1).reshape(len(patches), -1)[:, : self.horizon]
+            written.append(linear_RPN[:, patch : patch + 1] + readout(y))
+        return jnp.concatenate(written, axis=1).reshape(len(linear), -1)[:, : self.horizon]
+
+
+def _readout(features: int) -> nn.Dense:
+    # Zero at first: before anything is learned, f says nothing.
+    return nn.Dense(features, kernel_init=nn.initializers.zeros, name="readout")

@@ -17,6 +17,7 @@ from recattn_jax.tasks.regression import Regression
 from recattn_jax.tasks.sequence_to_sequence import SequenceToSequence
 from recattn_jax.tasks.tagging import Tagging
 from recattn_jax.tasks.text_scores import Bleu, ExactMatch, Rouge, TextScore
+from recattn_jax.tasks.transcription import Transcription
 
 __all__ = [
     "Answers",
@@ -36,5 +37,6 @@ __all__ = [
     "Tagging",
     "Task",
     "TextScore",
+    "Transcription",
     "losses",
 ]

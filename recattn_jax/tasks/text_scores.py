@@ -155,3 +155,27 @@ class ExactMatch:
 
     def signature(self, references: Sequence[Sequence[str]]) -> str:
         return "exact match with any reference|case:mixed|white space:one"
+
+
+def distance(found: Sequence[Any], wanted: Sequence[Any]) -> int:
+    """How many insertions, deletions and replacements make one sequence the other.
+
+    Args:
+      found: items that can be compared.
+      wanted: likewise.
+
+    Returns:
+      The fewest that do.
+
+    >>> distance("sitting", "kitten")
+    3
+
+    Levenshtein, Binary codes capable of correcting deletions, insertions, and reversals, 1966.
+    """
+    row = list(range(len(wanted) + 1))
+    for number, item in enumerate(found, 1):
+        diagonal, row[0] = row[0], number
+        for place, other in enumerate(wanted, 1):
+            edits = min(row[place] + 1, row[place - 1] + 1, diagonal + (item != other))
+            diagonal, row[place] = row[place], edits
+    return row[-1]

@@ -15,6 +15,8 @@ from recattn_jax.data import (
     labelled_series,
     labelled_waves,
     table,
+    transcribed_waves,
+    transcripts,
 )
 from recattn_jax.errors import UserError
 from tests.stand_ins import sound
@@ -35,6 +37,11 @@ def images(folder, data):
 
 def waves(folder, data):
     return labelled_waves(folder, data, 8000, validation=0.0)
+
+
+def said(folder, data):
+    text = transcripts(folder / "texts.tsv")
+    return transcribed_waves(folder, data, 8000, text, validation=0.0)
 
 
 def hours(folder, data, splits=(("train", 2), ("test", 1)), columns=()):
@@ -85,6 +92,22 @@ def test_images_are_rows(tmp_path):
     (tmp_path / "train").rename(tmp_path / "train.gz")
     source = image_rows({"train": tmp_path / "train.gz"}, tmp_path / "data", 2, validation=0.0)
     assert listed(source.splits["train"])[0] == ([[1, 2], [3, 4]], "x")
+
+
+def test_waves_are_transcribed_by_a_table_or_a_rule(tmp_path):
+    files = {"a/1.wav": WAVE, "a/2.wav": WAVE, "texts.tsv": "a/2.wav\tso be it\r\na/1.wav\tno \n"}
+    write(tmp_path / "in", files)
+    (split,) = said(tmp_path / "in", tmp_path / "data").splits.values()
+    assert [record["text"] for record in split] == ["no", "so be it"]
+    np.testing.assert_array_equal(split[0]["series"], np.arange(-50, 50))
+    texts = dict(text=lambda name: name[-5], splits={"test": "2"}, validation=0.0)
+    splits = transcribed_waves(tmp_path / "in", tmp_path / "data", 8000, **texts).splits
+    assert [(name, split[0]["text"]) for name, split in splits.items()] == [
+        ("train", "1"),
+        ("test", "2"),
+    ]
+    with pytest.raises(UserError, match=r"1\.wav: its text is empty"):
+        transcribed_waves(tmp_path / "in", tmp_path / "data", 8000, lambda name: "")
 
 
 def test_waves_are_labelled_by_their_folders_or_names(tmp_path):
@@ -195,6 +218,14 @@ FAULTS = {
     "no wav": (waves, {"a/b.wav": "text"}, r"b\.wav: no wav file"),
     "no files": (waves, {"a/b.txt": "text"}, r"no wav file is left for train"),
     "no folder": (waves, {"b.wav": WAVE}, r"b\.wav: no label in 'b\.wav'"),
+    "no text": (said, {"a/b.wav": WAVE, "texts.tsv": "b.wav\tyes"}, r"b\.wav: no line in .*texts"),
+    "no tab": (
+        said,
+        {"b.wav": WAVE, "texts.tsv": "b.wav\tyes\nc.wav no"},
+        r"tsv:2: expected a path",
+    ),
+    "an empty text": (said, {"b.wav": WAVE, "texts.tsv": "b.wav\t "}, r"tsv:1: expected a path"),
+    "two texts": (said, {"b.wav": WAVE, "texts.tsv": "b.wav\ty\nb.wav\tz"}, r"tsv:2: .*already"),
     "an unsorted date": (
         hours,
         {"hours.csv": HOURS.replace("02:00:00", "00:30:00")},

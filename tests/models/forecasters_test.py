@@ -16,9 +16,24 @@ MODELS = {
 }
 
 
+def drawn(model):
+    """Variables none of which is zero, unlike those of a fresh readout."""
+    leaves, tree = jax.tree.flatten(model.init(jax.random.key(0), X))
+    keys = jax.random.split(jax.random.key(3), len(leaves))
+    return jax.tree.unflatten(
+        tree,
+        [0.3 * jax.random.normal(k, leaf.shape) for k, leaf in zip(keys, leaves, strict=True)],
+    )
+
+
+def dense(variables, name):
+    kernel, bias = (np.asarray(variables["params"][name][part]) for part in ("kernel", "bias"))
+    return lambda x: np.asarray(x) @ kernel + bias
+
+
 @pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 def test_features_are_forecast_by_themselves_relative_to_their_last_value(model):
-    variables = model.init(jax.random.key(0), X)
+    variables = drawn(model)
     y, state = model.apply(variables, X)
     assert y.shape == (2, 7, 3) and state == ()
     moved = jnp.array([1.0, -20.0, 300.0])[None, None]
@@ -27,27 +42,27 @@ def test_features_are_forecast_by_themselves_relative_to_their_last_value(model)
     np.testing.assert_allclose(turned, y[:, :, ::-1], rtol=1e-5)
 
 
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+def test_a_fresh_forecaster_is_its_linear_map(model):
+    variables = model.init(jax.random.key(0), X)
+    past = jnp.swapaxes(X - X[:, -1:], 1, 2)
+    expected = np.swapaxes(dense(variables, "linear")(past), 1, 2) + X[:, -1:]
+    np.testing.assert_allclose(model.apply(variables, X)[0], expected, rtol=1e-5, atol=1e-6)
+
+
 def test_a_rolling_forecast_reads_what_it_wrote():
     model = MODELS["rolling"]
-    variables = model.init(jax.random.key(0), X)
+    variables = drawn(model)
     y, _ = model.apply(variables, X)
-    # Its first patch appended, relative to the same last value, it writes the second one.
-    shorter = RollingForecaster(LSTM(5), width=4, patch=3, horizon=3)
-    first, _ = shorter.apply(variables, X)
-    np.testing.assert_allclose(first, y[:, :3], rtol=1e-6)
-    embed, readout = (
-        lambda x, p=variables["params"][name]: (
-            np.asarray(x) @ np.asarray(p["kernel"]) + np.asarray(p["bias"])
-        )
-        for name in ("embed", "readout")
-    )
-    rows = jnp.swapaxes(X - X[:, -1:], 1, 2).reshape(6, 4, 3)
-    written = jnp.swapaxes(first - X[:, -1:], 1, 2).reshape(6, 1, 3)
-    patches = jnp.array(embed(jnp.concatenate([rows, written], axis=1)))
-    states, _ = LSTM(5).apply({"params": variables["params"]["body"]}, patches)
-    second = readout(states[:, -1])
-    expected = jnp.swapaxes(second.reshape(2, 3, 3), 1, 2) + X[:, -1:]
-    np.testing.assert_allclose(y[:, 3:6], expected, rtol=1e-4, atol=1e-5)
+    rows = np.swapaxes(X - X[:, -1:], 1, 2).reshape(6, 12)
+    forecast = np.swapaxes(y - X[:, -1:], 1, 2).reshape(6, 7)
+    linear = dense(variables, "linear")(rows)
+    for ahead in (0, 3):
+        read = np.concatenate([rows, forecast[:, :ahead]], axis=1).reshape(6, -1, 3)
+        patches = jnp.array(dense(variables, "embed")(read))
+        states, _ = LSTM(5).apply({"params": variables["params"]["body"]}, patches)
+        expected = dense(variables, "readout")(states[:, -1]) + linear[:, ahead : ahead + 3]
+        np.testing.assert_allclose(forecast[:, ahead : ahead + 3], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused():

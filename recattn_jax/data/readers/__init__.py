@@ -13,7 +13,7 @@ from recattn_jax.data.readers.summaries import summaries
 from recattn_jax.data.readers.table import table
 from recattn_jax.data.readers.trec import trec
 from recattn_jax.data.readers.tsv import labelled_tsv
-from recattn_jax.data.readers.waves import labelled_waves
+from recattn_jax.data.readers.waves import labelled_waves, transcribed_waves, transcripts
 from recattn_jax.data.readers.word_text import word_text
 
 __all__ = [
@@ -31,6 +31,8 @@ __all__ = [
     "sst",
     "summaries",
     "table",
+    "transcribed_waves",
+    "transcripts",
     "trec",
     "word_text",
 ]

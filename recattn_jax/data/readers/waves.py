@@ -1,19 +1,20 @@
 """Sound with a label: folders or archives of wav files."""
 
 import dataclasses
+import itertools
 import lzma
 import pathlib
 import re
 import tarfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
 
 from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import CARVED, File, Path, first_line, open_files, read
-from recattn_jax.data.records import SERIES, Record, Source
+from recattn_jax.data.records import SERIES, TRANSCRIBED, Record, Source
 from recattn_jax.data.wav import wave_samples
 from recattn_jax.errors import UserError
 
@@ -26,6 +27,13 @@ class RecattnWaves(RecordsBuilder):
 
     about = "Recordings of sound, each with a label."
     fields = SERIES
+
+
+class RecattnTranscribedWaves(RecordsBuilder):
+    """Recordings of one channel, with what is said in them."""
+
+    about = "Recordings of sound, each with a text."
+    fields = TRANSCRIBED
 
 
 def labelled_waves(
@@ -61,15 +69,8 @@ def labelled_waves(
         index = {"test": r"_[0-4]\.wav$"}         # of recordings/7_jackson_0.wav
         source = labelled_waves("fsdd.tar.xz", "data", 8000, r"(\d)_\w+_\d+\.wav$", index)
     """
-    patterns = {name: _pattern(name, pattern) for name, pattern in (splits or {}).items()}
     labelled = _pattern("label", label)
-    found: dict[str, list[_WavFile]] = {"train": []}
-    for file in _wav_files(pathlib.Path(path).expanduser()):
-        split = next((name for name, p in patterns.items() if p.search(file.name)), "train")
-        found.setdefault(split, []).append(file)
-    for name in ("train", *patterns):
-        if not found.get(name):
-            raise UserError(f"{path}: no wav file is left for {name}; give other files or patterns")
+    found = _by_split(path, splits)
 
     def parse(files: Sequence[File]) -> list[Record]:
         return [{"series": _samples(file, rate), "label": _label(file, labelled)} for file in files]
@@ -77,6 +78,91 @@ def labelled_waves(
     names = [file.name for of in found.values() for file in of]
     settings = (str(rate), label, *names)
     return open_files(RecattnWaves, found, parse, data_dir, validation, settings)
+
+
+def transcribed_waves(
+    path: Path,
+    data_dir: Path,
+    rate: int,
+    text: Callable[[str], str],
+    splits: Mapping[str, str] | None = None,
+    validation: float = CARVED,
+) -> Source:
+    r"""Recordings as `labelled_waves` reads them, each with what is said in it.
+
+    Args:
+        path: the folder, or the archive, packed where its name says so.
+        data_dir: where prepared sets are kept.
+        rate: samples a second that every file must have; none is resampled.
+        text: from a file's path below `path`, its parts separated by "/", to what is said there;
+            a UserError of its own is told with the file. See `transcripts`.
+        splits: see `labelled_waves`.
+        validation: see `labelled_waves`.
+
+    Returns:
+        Records of "series", int16[N], and "text", in the order of their paths.
+
+    Raises:
+        UserError: names the file and the fault, as `labelled_waves` does, or that its text is
+            empty.
+        StorageError: if `data_dir` cannot be written.
+
+    Example:
+        source = transcribed_waves("clips", "data", 16_000, transcripts("clips/validated.tsv"))
+    """
+    found = _by_split(path, splits)
+    texts = {file.name: _text(file, text) for of in found.values() for file in of}
+
+    def parse(files: Sequence[File]) -> list[Record]:
+        return [{"series": _samples(f, rate), "text": texts[_name(f)]} for f in files]
+
+    settings = (str(rate), *itertools.chain.from_iterable(texts.items()))
+    return open_files(RecattnTranscribedWaves, found, parse, data_dir, validation, settings)
+
+
+def transcripts(path: Path) -> Callable[[str], str]:
+    """What is said in files, from lines of a file's path, a tab, and its text.
+
+    Args:
+        path: the file of lines.
+
+    Returns:
+        From a path to its text, for `transcribed_waves`; raises UserError for one without a line.
+
+    Raises:
+        UserError: names the line that is none such, or that has the path of another.
+
+    Example:
+        transcripts("transcripts.tsv")("first/0001.wav")
+    """
+    file, said = read(path), {}
+    for number, line in enumerate(file.lines(), 1):
+        name, tab, words = line.partition("\t")
+        if not tab or not name or not words.strip():
+            file.fault(number, "expected a path, a tab, and what is said there")
+        if name in said:
+            file.fault(number, f"{name!r} has a line already; remove one of them")
+        said[name] = words.strip()
+
+    def text(name: str) -> str:
+        if name not in said:
+            raise UserError(f"no line in {file.path}; add one, or take the file away")
+        return said[name]
+
+    return text
+
+
+def _by_split(path: Path, splits: Mapping[str, str] | None) -> "dict[str, list[_WavFile]]":
+    """The files for training, and those of each pattern."""
+    patterns = {name: _pattern(name, pattern) for name, pattern in (splits or {}).items()}
+    found: dict[str, list[_WavFile]] = {"train": []}
+    for file in _wav_files(pathlib.Path(path).expanduser()):
+        split = next((name for name, p in patterns.items() if p.search(file.name)), "train")
+        found.setdefault(split, []).append(file)
+    for name in ("train", *patterns):
+        if not found.get(name):
+            raise UserError(f"{path}: no wav file is left for {name}; give other files or patterns")
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +211,27 @@ def _samples(file: File, rate: int) -> Int[np.ndarray, "N"]:
         raise UserError(f"{file.path}: {error}") from None
 
 
-def _label(file: File, pattern: re.Pattern[str]) -> str:
+def _name(file: File) -> str:
     assert isinstance(file, _WavFile)
-    found = pattern.search(file.name)
+    return file.name
+
+
+def _text(file: _WavFile, text: Callable[[str], str]) -> str:
+    try:
+        said = text(file.name)
+    except UserError as error:
+        raise UserError(f"{file.path}: {error}") from None
+    if not said:
+        raise UserError(f"{file.path}: its text is empty; say what is said there")
+    return said
+
+
+def _label(file: File, pattern: re.Pattern[str]) -> str:
+    name = _name(file)
+    found = pattern.search(name)
     if found is None or not found.groups() or not found[1]:
         raise UserError(
-            f"{file.path}: no label in {file.name!r} by {pattern.pattern!r}; give a regular"
+            f"{file.path}: no label in {name!r} by {pattern.pattern!r}; give a regular"
             " expression whose group is the label"
         )
     return found[1]

@@ -1,0 +1,180 @@
+"""Which architecture solves which problem, each as often as there are seeds.
+
+    python -m experiments.benchmarks.architectures --out=FILE.jsonl [--figure=FILE.png]
+
+Trains the experiments formal, mqar and adding with the numbers below, and appends a line to the
+file for each as soon as it is evaluated; what the file has is not trained again, so that it can be
+stopped and started, and several can share a file with --problems. The table says the median of
+seeds and the best. As many steps for everybody, few of them: what is not solved here might be with
+more.
+"""
+
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import app, flags
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+
+from experiments import adding, formal, mqar
+from experiments.benchmarks.timing import machine
+from experiments.common import architectures
+from recattn_jax.training import Experiment, RunFolder, fit, load_run
+from recattn_jax.training.evaluation import evaluate
+
+OUT = flags.DEFINE_string("out", None, "File of results, one JSON line each.", required=True)
+FIGURE = flags.DEFINE_string("figure", "", "Where to draw the table; empty draws none.")
+SEEDS = flags.DEFINE_integer("seeds", 3, "How often each is trained.")
+PROBLEMS = flags.DEFINE_list("problems", None, "Which ones are trained; all of them by default.")
+
+# The same for all, and small, so that all of it takes hours and not days.
+SIZES = dict(width=64, steps=2000, evaluate_every=500, log_every=500, save_every=2000)
+
+
+class Setting(NamedTuple):
+    """A problem.
+
+    Args:
+      file: the module of its experiment.
+      numbers: of its config, beside `SIZES`.
+      metric: what is told: an accuracy, or the mean squared error.
+      chance: what guessing reaches.
+    """
+
+    file: Any
+    numbers: Mapping[str, Any]
+    metric: str
+    chance: float
+
+
+def settings() -> dict[str, Setting]:
+    """The problems by name."""
+
+    def language(name: str) -> Setting:
+        chance = 1 / formal.PROBLEMS[name].answers
+        return Setting(formal, dict(problem=name, batch=64, peak_lr=2e-3), "accuracy", chance)
+
+    names = ("parity", "cycle_navigation", "modular_arithmetic", "bucket_sort", "reverse")
+    return {name: language(name) for name in names} | {
+        "mqar": Setting(mqar, dict(vocabulary=512, peak_lr=2e-3), "accuracy", 1 / 256),
+        "adding": Setting(adding, dict(length=200), "mse", 1 / 6),
+    }
+
+
+class Cell(NamedTuple):
+    """What seeds of an architecture reached on a problem."""
+
+    median: float
+    best: float
+
+
+def train(setting: Setting, mixer: str, seed: int) -> float:
+    """Trains one and returns what the test says of its best checkpoint."""
+    config: ConfigDict = setting.file.get_config()
+    config.update(**SIZES, **setting.numbers, mixer=mixer, seed=seed)
+    experiment: Experiment = setting.file.build(config)
+    file = f"experiments/{setting.file.__name__.rsplit('.', 1)[-1]}.py"
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.open(
+            Path(folder) / "run", config=config.to_dict(), config_file=file, argv=[]
+        )
+        fit(experiment, experiment.data(), run, say=lambda line: None)
+        trained = load_run(Path(folder) / "run")
+        test = trained.experiment.data().evaluation["test"]
+        found = evaluate(trained.experiment, trained.params, test, trained.vocabularies)
+    return found[setting.metric]
+
+
+def table(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Cell]]:
+    """The cells by architecture and problem; those with no result are left out."""
+    cells: dict[str, dict[str, Cell]] = {}
+    for mixer in architectures.NAMES:
+        for name, setting in settings().items():
+            values = [r["value"] for r in results if (r["problem"], r["mixer"]) == (name, mixer)]
+            if values:
+                best = min(values) if setting.metric == "mse" else max(values)
+                cells.setdefault(mixer, {})[name] = Cell(statistics.median(values), best)
+    return cells
+
+
+def draw(cells: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
+    """A row an architecture, a column a problem; the colour is where the median stands."""
+    problems = settings()
+    colours = np.full((len(cells), len(problems)), np.nan)
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for row, found in enumerate(cells.values()):
+        for column, (name, setting) in enumerate(problems.items()):
+            if name not in found:
+                continue
+            median, best = found[name]
+            solved = 0.0 if setting.metric == "mse" else 1.0
+            colours[row, column] = 1 - abs(solved - median) / abs(solved - setting.chance)
+            dark = colours[row, column] < 0.5
+            axes.text(
+                column,
+                row,
+                f"{told(setting, median)}\n{told(setting, best)}",
+                ha="center",
+                va="center",
+                fontsize="small",
+                color="white" if dark else "black",
+            )
+    image = axes.imshow(np.clip(colours, 0, 1), vmin=0, vmax=1, aspect="auto", cmap="viridis")
+    figure.colorbar(image, ax=axes, label="median, from chance (0) to solved (1)")
+    axes.set_yticks(range(len(cells)), list(cells))
+    axes.set_xticks(range(len(problems)), [name.replace("_", "\n") for name in problems])
+    axes.set_title("Median of seeds, and below it the best: % right, adding: mean squared error")
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+def told(setting: Setting, value: float) -> str:
+    """A value as the table has it."""
+    return f"{value:.1e}" if setting.metric == "mse" else f"{100 * value:.1f}"
+
+
+def main(argv: list[str]) -> None:
+    """Trains what is missing, prints the table, and draws it where asked to."""
+    del argv
+    out = Path(OUT.value)
+    print(machine())
+    for seed in range(SEEDS.value):
+        for name in PROBLEMS.value or settings():
+            for mixer in architectures.NAMES:
+                key = {"problem": name, "mixer": mixer, "seed": seed}
+                if any(key.items() <= line.items() for line in read(out)):
+                    continue
+                value = train(settings()[name], mixer, seed)
+                with out.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(key | {"value": value, "machine": machine()}) + "\n")
+                print(f"{name} {mixer} seed {seed}: {told(settings()[name], value)}", flush=True)
+                jax.clear_caches()  # or the programs of all of them stay
+    cells = table(read(out))
+    print("median / best of seeds".ljust(24) + "".join(f"{name[:16]:>18}" for name in settings()))
+    for mixer, found in cells.items():
+        row = [
+            "/".join(told(setting, value) for value in found[name]) if name in found else ""
+            for name, setting in settings().items()
+        ]
+        print(f"{mixer:24}" + "".join(f"{text:>18}" for text in row))
+    if FIGURE.value:
+        draw(cells, Path(FIGURE.value))
+
+
+def read(out: Path) -> list[dict[str, Any]]:
+    """The lines of the file, if it is there."""
+    if not out.exists():
+        return []
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    app.run(main)
