@@ -138,7 +138,7 @@ def sound(samples: np.ndarray, rate: int = 8000) -> bytes:
 
 def spoken() -> Files:
     """Ten tones, seven times each."""
-    time = np.arange(800) / 8000
+    time = np.arange(1600) / 8000
     return {
         f"{digit}_who_{index}.wav": sound(9999 * np.sin((1 + index + 70 * digit) * 9 * time))
         for digit in range(10)

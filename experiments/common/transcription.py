@@ -15,6 +15,7 @@ from recattn_jax.data import (
     Examples,
     Pipeline,
     Source,
+    Vocabulary,
     bucketed,
     record_data,
     transcribed_examples,
@@ -56,7 +57,8 @@ def transcription(c: ConfigDict, source: Callable[[Path], Source]) -> Experiment
                 f"the texts have {letters.vocabulary_size - 1} different letters, and letters is"
                 f" {c.letters}; give --config.letters={letters.vocabulary_size - 1} or more"
             )
-        vocabularies = {"series": series.spectra(c, found), "text": letters}
+        spectra = series.spectra(c, found)
+        vocabularies: dict[str, Vocabulary] = {"series": spectra, "text": letters}
         return record_data(found.splits, found.summary(), vocabularies, examples, pipeline)
 
     def examples(split: str, records: Any, vocabularies: Any) -> Examples:

@@ -106,7 +106,7 @@ class Transcription:
         vocabularies: Mapping[str, Any],
     ) -> str:
         """The first few texts that are not as they should be; see `Scored`."""
-        lines = []
+        lines: list[str] = []
         for prediction, record in zip(predictions, records, strict=True):
             found = self.write(prediction, "", vocabularies)
             if found != record["text"] and len(lines) < _SHOWN:
