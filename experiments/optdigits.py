@@ -26,9 +26,9 @@ FILES = {"train": "optdigits.tra", "test": "optdigits.tes"}
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **series.numbers() | dict(classes=10, features=8, length=8, dropout=0.3),
+        **series.numbers() | dict(classes=10, features=8, length=8, width=256, dropout=0.2),
         folder="",
-        steps=1500,
+        steps=2000,
         evaluate_every=250,
         ema_decay=0.99,
     )

@@ -1,4 +1,4 @@
-"""Applies a trained model: goes on from a prompt, or answers stdin line by line.
+"""Applies a trained model: goes on from a prompt or a table, or answers stdin line by line.
 
 A language model writes the prompt and then text, as it comes:
 
@@ -11,7 +11,12 @@ A model that classifies, tags, translates or summarises writes one line for each
   python -m launch.generate --workdir=runs/b < lines.txt
   python -m launch.generate --workdir=runs/b --beams=4 --length_penalty=0.6 < lines.txt
 
-Words to tag stand between spaces. An empty line is answered by an empty line.
+Words to tag stand between spaces. An empty line is answered by an empty line. For a series that is
+classified a line is a case of a .ts file or the path of a wav file.
+
+A model that forecasts reads a table like the one it was trained on, and writes one that goes on:
+
+  python -m launch.generate --workdir=runs/c < table.csv
 """
 
 import io
@@ -20,13 +25,16 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import cast
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from launch import app, lines, search
-from recattn_jax.data import Tokenizer, Vocabulary
+from recattn_jax.data import Labels, Measurements, Tokenizer, Vocabulary, later, recent
 from recattn_jax.decoding import Sampler, generate
 from recattn_jax.errors import UserError
-from recattn_jax.tasks import Scored
+from recattn_jax.tasks import Regression, Scored
 from recattn_jax.training.prediction import LinePredictor
 from recattn_jax.training.runs import Run, load_run
 
@@ -68,6 +76,10 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             reason = f"{run.path} holds no language model; it answers the lines of stdin"
             app.refuse(flag_values, LANGUAGE_MODEL_FLAGS, reason)
             answer_lines(run)
+        elif isinstance(run.experiment.task, Regression):
+            reason = f"{run.path} holds no language model; it goes on from a table on stdin"
+            app.refuse(flag_values, LANGUAGE_MODEL_FLAGS, reason)
+            forecast_table(run)
         else:
             continue_prompt(run, flag_values)
 
@@ -95,6 +107,25 @@ def answer_lines(run: Run) -> None:
                     file=sys.stderr,
                 )
             print(answer, flush=True)
+
+
+def forecast_table(run: Run) -> None:
+    """Writes the lines that come after those of the table on stdin.
+
+    Raises:
+      UserError: the run forecasts no table, or what is on stdin is none of its kind.
+    """
+    columns, steps = (run.vocabularies.get(name) for name in ("columns", "series"))
+    if not isinstance(columns, Labels) or not isinstance(steps, Measurements):
+        raise UserError(f"{run.path} forecasts no table; evaluate it with launch.evaluate")
+    length = run.experiment.batch["inputs"].shape[1]
+    time, times, values = recent(sys.stdin.buffer.read(), columns.names, length)
+    inputs = jnp.asarray(steps.of_series(values)[None])
+    forecast, _ = jax.jit(run.experiment.model.apply)({"params": run.params}, inputs)
+    rows = steps.unscaled(np.asarray(forecast[0]))
+    print(",".join([time, *columns.names]))
+    for moment, row in zip(later(times, len(rows)), rows, strict=True):
+        print(",".join([moment, *(f"{value:.6g}" for value in row)]))
 
 
 def continue_prompt(run: Run, flag_values: flags.FlagValues) -> None:

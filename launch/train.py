@@ -91,10 +91,11 @@ def train(
     if jax.process_index() != 0:
         return
     # What answers nothing can still be evaluated.
-    answers = isinstance(experiment.task, (LanguageModel, Scored))
+    task = experiment.task
+    answers = isinstance(task, (LanguageModel, Scored)) or "columns" in data.vocabularies
     verb = "generate" if answers else "evaluate"
     print(
-        f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
+        f"validation {task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
         f" {outcome.best_step}) in {workdir}; {verb} with: python -m launch.{verb}"
         f" --workdir={shlex.quote(str(workdir))}",
         flush=True,

@@ -22,6 +22,7 @@ from recattn_jax.data.pipelines import (
 )
 from recattn_jax.data.records import SPLITS, Source
 from recattn_jax.data.steps import Measurements
+from recattn_jax.data.vocabularies import Labels
 from recattn_jax.errors import UserError
 
 _ROWS = 4096  # windows that are looked at together
@@ -128,8 +129,9 @@ def forecast_data(
             `forecast_windows` with all else bound.
 
     Returns:
-        The scale as vocabulary "series", the training pipeline and those of the other splits; the
-        summary says what repeating the last step scores, and a linear map.
+        The scale as vocabulary "series" and the names of its columns as "columns", the training
+        pipeline and those of the other splits; the summary says what repeating the last step
+        scores, and a linear map.
 
     Raises:
         UserError: if there is no "train", a split is too short, or has several series.
@@ -159,7 +161,8 @@ def forecast_data(
     sizes = ", ".join(f"{split} {len(values)} steps" for split, values in series.items())
     about = f"{source.name}: {sizes} of {steps.features} features; content {source.digest[:16]}"
     summary = "\n".join([about, *_baselines(stretches, length, horizon)])
-    return Data({"series": steps}, pipelines.pop("train"), pipelines, summary)
+    columns = Labels(tuple(source.splits["train"][0]["columns"]))
+    return Data({"series": steps, "columns": columns}, pipelines.pop("train"), pipelines, summary)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -119,6 +119,10 @@ class Measurements:
         scaled = (flat - np.array(self.mean)[None]) / np.array(self.deviation)[None]
         return scaled.astype(np.float32)
 
+    def unscaled(self, features: Float[np.ndarray, "T D"]) -> Float[np.ndarray, "T D"]:
+        """Returns what `of_series` made these features of: `x * deviation + mean`."""
+        return features * np.array(self.deviation)[None] + np.array(self.mean)[None]
+
     def of_line(self, line: str) -> Float[np.ndarray, "T D"]:
         """Reads a series as `.ts` files have it: features by colons, their values by commas.
 

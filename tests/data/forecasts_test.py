@@ -19,7 +19,7 @@ def source(**lengths):
     total = np.cumsum([0, *lengths.values()])
     series = np.random.default_rng(0).normal(5, 3, (total[-1], 2)).astype(np.float32)
     splits = {
-        split: [{"series": series[start:end]}]
+        split: [{"columns": ["a", "b"], "series": series[start:end]}]
         for split, start, end in zip(lengths, total[:-1], total[1:], strict=True)
     }
     return Source("numbers", "0", splits), series
@@ -76,7 +76,9 @@ def test_a_split_looks_back_into_the_one_before():
 def test_the_summary_says_what_needs_no_network():
     line = np.arange(60, dtype=np.float32)[:, None]
     parts = {"train": line[:40], "validation": line[40:]}
-    found = Source("line", "0", {split: [{"series": part}] for split, part in parts.items()})
+    found = Source(
+        "line", "0", {split: [{"columns": ["a"], "series": part}] for split, part in parts.items()}
+    )
     data = forecast_data(found, 4, 3, lambda s, host, hosts: forecast_windows(s, 2, 4, 3, 0))
     step = 1 / np.std(np.arange(40))
     repeat = np.mean(np.square(step * np.arange(1, 4)))

@@ -10,7 +10,7 @@ from recattn_jax.data.readers.scan import scan
 from recattn_jax.data.readers.series import image_rows, labelled_series
 from recattn_jax.data.readers.sst import sst
 from recattn_jax.data.readers.summaries import summaries
-from recattn_jax.data.readers.table import table
+from recattn_jax.data.readers.table import later, recent, table
 from recattn_jax.data.readers.trec import trec
 from recattn_jax.data.readers.tsv import labelled_tsv
 from recattn_jax.data.readers.waves import labelled_waves, transcribed_waves, transcripts
@@ -25,8 +25,10 @@ __all__ = [
     "labelled_series",
     "labelled_tsv",
     "labelled_waves",
+    "later",
     "parallel_text",
     "prepared_records",
+    "recent",
     "scan",
     "sst",
     "summaries",

@@ -3,6 +3,7 @@
 import bisect
 import datetime
 import functools
+import pathlib
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -69,6 +70,55 @@ def table(
 
     settings = (time, *columns, *(f"{split} {end}" for split, end in ends))
     return open_file(RecattnTable, file, parse, data_dir, 0.0, settings)
+
+
+def recent(data: bytes, columns: Sequence[str], count: int) -> tuple[str, list[str], np.ndarray]:
+    """The last lines of a table, to forecast what comes after them.
+
+    Args:
+        data: the table, of the same form as for `table`, with one column besides `columns`, of
+            times.
+        columns: the names of those to read.
+        count: how many lines are needed.
+
+    Returns:
+        The name of the column of times; the times; and float32[count, D].
+
+    Raises:
+        UserError: as for `table`, calling it stdin; or there are too few lines.
+
+    Example:
+        name, times, values = recent(sys.stdin.buffer.read(), ["OT"], 96)
+    """
+    file = File(pathlib.Path("stdin"), data)
+    names = [name.strip() for name in file.lines()[0].split(",")]
+    others = [name for name in names if name not in columns]
+    if len(others) != 1:
+        file.fault(1, f"expected {', '.join(columns)} and one column of times, found {names}")
+    _, times, values = _parsed(file, others[0], columns)
+    if len(values) < count:
+        file.fault(len(values) + 1, f"the end, after {len(values)} lines of values; needs {count}")
+    return others[0], times[-count:], values[-count:]
+
+
+def later(times: Sequence[str], count: int) -> list[str]:
+    """The times that come next, as far from each other as the last two, and written like them.
+
+    Args:
+        times: two or more, each later than the one before.
+        count: how many.
+
+    Returns:
+        `count` times.
+
+    Example:
+        later(["2020-01-01", "2020-01-02"], 2)      # ["2020-01-03", "2020-01-04"]
+    """
+    before, last = (datetime.datetime.fromisoformat(text) for text in times[-2:])
+    moments = [last + number * (last - before) for number in range(1, count + 1)]
+    if all(len(text) == len("2020-01-01") for text in times[-2:]):
+        return [str(moment.date()) for moment in moments]
+    return [moment.isoformat("T" if "T" in times[-1] else " ") for moment in moments]
 
 
 def _parsed(
