@@ -26,9 +26,10 @@ FILES = {"train": "optdigits.tra", "test": "optdigits.tes"}
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **series.numbers() | dict(classes=10, features=8, length=8, width=256, dropout=0.2),
+        **series.numbers() | dict(classes=10, features=8, length=8, width=64, depth=2, dropout=0.3),
         folder="",
         steps=2000,
+        weight_decay=0.5,
         evaluate_every=250,
         ema_decay=0.99,
     )
