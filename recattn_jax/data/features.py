@@ -1,9 +1,11 @@
-"""From the features of TFDS to the values of records: strings, and lists of strings."""
+"""From the features of TFDS to the values of records: strings, lists of strings, and arrays."""
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Shaped
 
 Value = str | list[str]
 
@@ -25,6 +27,21 @@ def value_of(feature: Any, encoding: str) -> Callable[[Any], Value] | None:
     return _string_of(feature, encoding)
 
 
+def steps_of(feature: Any) -> Callable[[Any], Shaped[np.ndarray, "T ..."]] | None:
+    """Returns what makes a series from a feature's value, or None where that holds no numbers.
+
+    Args:
+        feature: one of TFDS: a tensor of numbers whose first axis is time, or a sequence of them.
+    """
+    inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
+    is_numbers = isinstance(inner, tfds.features.Tensor) and np.dtype(inner.np_dtype).kind in "iuf"
+    if not is_numbers or (inner is feature and not feature.shape):
+        return None
+    dtype = np.dtype(inner.np_dtype)
+    # Nothing here needs more than float32, and JAX takes no float64.
+    return lambda value: np.asarray(value, np.float32 if dtype.itemsize > 2 else dtype)
+
+
 def flat(features: Any) -> dict[str, Any]:
     """Returns features by name; one inside another, such as a language of a translation, as a/b.
 
@@ -33,10 +50,13 @@ def flat(features: Any) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, feature in features.items():
-        if isinstance(feature, tfds.features.FeaturesDict):
-            found |= {f"{name}/{inner}": leaf for inner, leaf in flat(feature).items()}
-        else:
+        is_sequence = isinstance(feature, tfds.features.Sequence)
+        inner = feature.feature if is_sequence else feature
+        if not isinstance(inner, tfds.features.FeaturesDict):
             found[name] = feature
+            continue
+        for below, leaf in flat(inner).items():
+            found[f"{name}/{below}"] = tfds.features.Sequence(leaf) if is_sequence else leaf
     return found
 
 

@@ -8,16 +8,19 @@ import tarfile
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from recattn_jax.data import (
     image_rows,
     labelled_frames,
     labelled_series,
     labelled_waves,
+    prepared_records,
     table,
     transcribed_waves,
     transcripts,
 )
+from recattn_jax.data.features import flat, steps_of
 from recattn_jax.errors import UserError
 from tests.stand_ins import sound
 
@@ -92,6 +95,27 @@ def test_images_are_rows(tmp_path):
     (tmp_path / "train").rename(tmp_path / "train.gz")
     source = image_rows({"train": tmp_path / "train.gz"}, tmp_path / "data", 2, validation=0.0)
     assert listed(source.splits["train"])[0] == ([[1, 2], [3, 4]], "x")
+
+
+def test_series_that_tfds_prepared(tmp_path):
+    write(tmp_path, {"train.ts": CASES})
+    source = series(tmp_path, tmp_path / "data")
+    folder = tmp_path / "data" / source.name / "1.0.0"
+    again = prepared_records(folder, {"series": "series", "label": "label"}, validation=0.0)
+    for one, two in zip(source.splits["train"], again.splits["train"], strict=True):
+        assert one["label"] == two["label"]
+        np.testing.assert_array_equal(one["series"], two["series"])
+    with pytest.raises(UserError, match=r"no feature 'label' of numbers over time, only series"):
+        prepared_records(folder, {"series": "label"})
+
+
+def test_features_of_a_sequence_stand_side_by_side():
+    numbers = {"x": np.float64, "y": np.uint8, "name": tfds.features.Text()}
+    features = flat(tfds.features.FeaturesDict({"steps": tfds.features.Sequence(numbers)}))
+    made = {name: steps_of(feature) for name, feature in features.items()}
+    assert made["steps/name"] is None
+    assert made["steps/x"]([1, 2]).dtype == np.float32 and made["steps/y"]([1]).dtype == np.uint8
+    assert steps_of(tfds.features.Tensor(shape=(), dtype=np.int32)) is None
 
 
 def test_waves_are_transcribed_by_a_table_or_a_rule(tmp_path):

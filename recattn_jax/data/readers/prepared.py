@@ -6,16 +6,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from recattn_jax.data.builders import Field, open_prepared
-from recattn_jax.data.features import flat, value_of
+from recattn_jax.data.features import flat, steps_of, value_of
 from recattn_jax.data.readers.files import CARVED, first_line, with_warnings
 from recattn_jax.data.records import Source, surveyed, with_validation
 from recattn_jax.errors import UserError
 
-# Fields that are lists of strings; all others are strings.
+# Fields that are lists of strings, and the one that is an array; all others are strings.
 _LISTS = ("tokens", "tags", "targets")
+_SERIES = "series"
 
 
 def prepared_records(
@@ -30,7 +32,8 @@ def prepared_records(
         path: the folder of one version, such as "tensorflow_datasets/trec/1.0.0".
         fields: each field of the records, and the feature that it is made of. A text becomes a
             string, a class label its name, a sequence of either a list. One text is a list of one
-            where the field is "targets". "a/b" is the feature b inside a.
+            where the field is "targets". "a/b" is the feature b inside a. Numbers, time first,
+            become "series", of several features with commas side by side: "a/x,a/y".
         encoding: of the set's text; TFDS does not check it.
         validation: the share of "train" that becomes "validation" where the set has none; 0: no
             such split.
@@ -42,12 +45,17 @@ def prepared_records(
     Example:
         folder = "tensorflow_datasets/trec/1.0.0"
         source = prepared_records(folder, {"text": "text", "label": "label-coarse"})
+        moves = {"series": "features/accel_x,features/accel_y", "label": "gesture"}
+        source = prepared_records("tensorflow_datasets/smartwatch_gestures/1.0.0", moves)
     """
     folder = pathlib.Path(path)
     info = _info(folder)
     features = flat(info.features)
     chosen = {
-        field: _field(folder, field, name, features, encoding) for field, name in fields.items()
+        field: _series(folder, name.split(","), features)
+        if field == _SERIES
+        else _field(folder, field, name, features, encoding)
+        for field, name in fields.items()
     }
     try:
         source = open_prepared(folder, chosen)
@@ -99,6 +107,21 @@ def _field(
     if not is_list and field == "targets":
         return lambda example: [str(value(_at(example, path)))]
     return lambda example: value(_at(example, path))
+
+
+def _series(folder: pathlib.Path, names: list[str], features: Mapping[str, Any]) -> Field:
+    """Returns what takes numbers from an example, several features side by side."""
+    usable = {key: made for key, feature in features.items() if (made := steps_of(feature))}
+    for name in names:
+        if name not in usable:
+            known = ", ".join(sorted(usable)) or "none"
+            raise UserError(f"{folder}: no feature {name!r} of numbers over time, only {known}")
+
+    def series(example: Any) -> np.ndarray:
+        found = [usable[name](_at(example, name.split("/"))) for name in names]
+        return found[0] if len(found) == 1 else np.stack(found, axis=-1)
+
+    return series
 
 
 def _at(example: Any, path: list[str]) -> Any:
