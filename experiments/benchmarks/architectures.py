@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from ml_collections import ConfigDict
@@ -144,6 +144,7 @@ def told(setting: Setting, value: float) -> str:
 def main(argv: list[str]) -> None:
     """Trains what is missing, prints the table, and draws it where asked to."""
     del argv
+    logging.set_verbosity(logging.WARNING)
     out = Path(OUT.value)
     print(machine())
     for seed in range(SEEDS.value):
