@@ -27,7 +27,7 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **forecasting.numbers() | dict(features=7, patch=24, width=32, dropout=0.7),
+        **forecasting.numbers() | dict(features=7, patch=24),
         path="",
         steps=2000,
         evaluate_every=200,

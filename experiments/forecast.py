@@ -29,8 +29,8 @@ def get_config() -> ConfigDict:
         train=1000,  # lines
         validation=200,
         test=200,
-        steps=600,
-        evaluate_every=50,
+        steps=1500,
+        evaluate_every=100,
         patience=5,
     )
 
