@@ -4,9 +4,9 @@
 
 where PATH is a NumPy archive with `frames`, uint8[N, 30, 30], all recordings behind each other;
 `offsets`, where each starts; `action`; and `subject`, 1 to 8, of whom the even ones are the test. A
-tenth of the other recordings is held out. Convolutions over each frame, a bidirectional LSTM beside
-self-attention (system S3), and the mean over time. With --config.mixer=lstm or
---config.mixer=attention the latter is one half of itself.
+tenth of the other recordings is held out. Convolutions over what moves from frame to frame, a
+bidirectional LSTM beside self-attention (system S3), and the mean over time. With
+--config.mixer=lstm or --config.mixer=attention the latter is one half of itself.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
@@ -19,7 +19,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.common import series, settings
-from recattn_jax.data import Measurements, Source, Steps, labelled_frames
+from recattn_jax.data import Motion, Source, Steps, labelled_frames
 from recattn_jax.layers import FrameConvolutions
 from recattn_jax.training import Experiment
 
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
     return settings.numbers(
         **series.numbers() | dict(classes=27, features=SIDE * SIDE, length=64, batch=16),
         path="",
-        steps=1000,
+        steps=500,
         evaluate_every=100,
         ema_decay=0.99,
     )
@@ -45,11 +45,11 @@ def build(c: ConfigDict) -> Experiment:
         people = {"test": (2, 4, 6, 8)}
         return labelled_frames(path, data_dir, "frames", "action", "subject", people)
 
-    def pixels(found: Source) -> Steps:
-        return Measurements.of((r["series"] for r in found.splits["train"]), alike=True)
+    def motion(found: Source) -> Steps:
+        return Motion.of(record["series"] for record in found.splits["train"])
 
     frontend = FrameConvolutions((SIDE, SIDE, 1), (16, 32, 64), c.width)
-    return series.series(c, source, pixels, frontend)
+    return series.series(c, source, motion, frontend)
 
 
 def sweep() -> dict[str, Any]:

@@ -73,7 +73,7 @@ from recattn_jax.data.readers import (
 from recattn_jax.data.records import Record, Source
 from recattn_jax.data.rows import balanced, bucketed, packed
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
-from recattn_jax.data.steps import Measurements, Spectra, Steps
+from recattn_jax.data.steps import Measurements, Motion, Spectra, Steps
 from recattn_jax.data.stream import TokenStream, tokenize
 from recattn_jax.data.texts import text_data
 from recattn_jax.data.tokenizers import (
@@ -101,6 +101,7 @@ __all__ = [
     "Kind",
     "Labels",
     "Measurements",
+    "Motion",
     "PAIRS",
     "Pipeline",
     "Record",

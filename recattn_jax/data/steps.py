@@ -144,6 +144,49 @@ class Measurements:
 
 
 @dataclasses.dataclass(frozen=True)
+class Motion:
+    """What moves in video: `|x_t - x_(t-1)|`, pixel by pixel, 0 at first; moved and scaled.
+
+    Who is filmed, and where, says less there than what they do.
+
+    Args:
+        scale: of the differences, in training.
+
+    Example:
+        steps = Motion.of(record["series"] for record in source.splits["train"])
+        steps.of_series(np.zeros((20, 30, 30), np.uint8)).shape     # (20, 900)
+
+    Motion energy: Bobick and Davis, "The recognition of human movement using temporal templates",
+    2001.
+    """
+
+    scale: Measurements
+
+    @classmethod
+    def of(cls, series: Iterable[Shaped[np.ndarray, "_ ..."]]) -> "Motion":
+        """Returns the motion whose pixels have one scale, with mean 0 and variance 1 there."""
+        return cls(Measurements.of(map(_moved, series), alike=True))
+
+    @property
+    def features(self) -> int:
+        """D, how many pixels a frame has."""
+        return self.scale.features
+
+    def of_series(self, series: Shaped[np.ndarray, "_ ..."]) -> Float[np.ndarray, "T D"]:
+        """Returns the motion of frames; UserError for another number of pixels."""
+        return self.scale.of_series(_moved(series))
+
+    def of_line(self, line: str) -> Float[np.ndarray, "T D"]:
+        """Raises UserError: no line holds a video."""
+        del line
+        raise UserError("video does not fit into a line; evaluate it with launch.evaluate")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what `from_json` makes the same from."""
+        return {"kind": "motion", "scale": self.scale.to_json()}
+
+
+@dataclasses.dataclass(frozen=True)
 class Spectra:
     """Sound as logarithms of its power in mel bands, see `log_mel`, moved and scaled.
 
@@ -229,6 +272,10 @@ def from_json(data: Any) -> Steps | None:
             measured = from_json(scale)
             assert isinstance(measured, Measurements)
             return Spectra(rate, window, hop, measured)
+        case {"kind": "motion", "scale": {"kind": "measurements"} as scale}:
+            measured = from_json(scale)
+            assert isinstance(measured, Measurements)
+            return Motion(measured)
     return None
 
 
@@ -237,3 +284,8 @@ _log_mel = functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))(log_mel)
 
 def _flat(series: Shaped[np.ndarray, "_ ..."]) -> Shaped[np.ndarray, "T D"]:
     return series.reshape(len(series), -1)
+
+
+def _moved(series: Shaped[np.ndarray, "_ ..."]) -> Shaped[np.ndarray, "T ..."]:
+    frames = series.astype(np.float32)
+    return np.abs(np.diff(frames, axis=0, prepend=frames[:1]))

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from recattn_jax.data import Labels, Measurements, Spectra, bucketed, series_examples
+from recattn_jax.data import Labels, Measurements, Motion, Spectra, bucketed, series_examples
 from recattn_jax.data.vocabularies import from_json
 from recattn_jax.errors import UserError
 from tests.stand_ins import sound
@@ -25,6 +25,18 @@ def test_training_has_mean_zero_and_variance_one():
     together = np.concatenate([alike.of_series(series) for series in SERIES])
     np.testing.assert_allclose([together.mean(), together.std()], [0, 1], atol=1e-5)
     assert len(set(alike.mean)) == 1 and len(set(STEPS.mean)) == 3
+
+
+def test_motion_is_what_changes_from_frame_to_frame():
+    frames = np.array([[[9, 250]], [[9, 0]], [[10, 0]]], np.uint8)
+    steps = Motion.of([frames])
+    moved = np.array([[0, 0], [0, 250], [1, 0]])
+    np.testing.assert_allclose(
+        steps.of_series(frames), (moved - moved.mean()) / moved.std(), rtol=1e-5
+    )
+    assert from_json(steps.to_json()) == steps and steps.features == 2
+    with pytest.raises(UserError, match="into a line"):
+        steps.of_line("1,2")
 
 
 def test_what_never_changes_is_only_moved():
