@@ -30,7 +30,7 @@ def test_training_has_mean_zero_and_variance_one():
 def test_motion_is_what_changes_from_frame_to_frame():
     frames = np.array([[[9, 250]], [[9, 0]], [[10, 0]]], np.uint8)
     steps = Motion.of([frames])
-    moved = np.array([[0, 0], [0, 250], [1, 0]])
+    moved = np.sqrt([[0, 0], [0, 250], [1, 0]])
     np.testing.assert_allclose(
         steps.of_series(frames), (moved - moved.mean()) / moved.std(), rtol=1e-5
     )
