@@ -26,6 +26,7 @@ from ml_collections import ConfigDict
 from experiments import adding, formal, mqar
 from experiments.benchmarks.timing import machine
 from experiments.common import architectures
+from recattn_jax.errors import NonFiniteError
 from recattn_jax.training import Experiment, RunFolder, fit, load_run
 from recattn_jax.training.evaluation import evaluate
 
@@ -46,12 +47,22 @@ class Setting(NamedTuple):
       numbers: of its config, beside `SIZES`.
       metric: what is told: an accuracy, or the mean squared error.
       chance: what guessing reaches.
+      solved: what is reached where nothing is left to learn.
     """
 
     file: Any
     numbers: Mapping[str, Any]
     metric: str
     chance: float
+    solved: float
+
+    def told(self, value: float) -> str:
+        """A value as the table has it: per cent, or an error."""
+        return f"{100 * value:.1f}" if self.solved else f"{value:.1e}"
+
+    def stands(self, value: float) -> float:
+        """Where a value stands between chance, 0, and solved, 1."""
+        return 1 - abs(self.solved - value) / abs(self.solved - self.chance)
 
 
 def settings() -> dict[str, Setting]:
@@ -59,12 +70,12 @@ def settings() -> dict[str, Setting]:
 
     def language(name: str) -> Setting:
         chance = 1 / formal.PROBLEMS[name].answers
-        return Setting(formal, dict(problem=name, batch=64, peak_lr=2e-3), "accuracy", chance)
+        return Setting(formal, dict(problem=name, batch=64, peak_lr=2e-3), "accuracy", chance, 1.0)
 
     names = ("parity", "cycle_navigation", "modular_arithmetic", "bucket_sort", "reverse")
     return {name: language(name) for name in names} | {
-        "mqar": Setting(mqar, dict(vocabulary=512, peak_lr=2e-3), "accuracy", 1 / 256),
-        "adding": Setting(adding, dict(length=200), "mse", 1 / 6),
+        "mqar": Setting(mqar, dict(vocabulary=512, peak_lr=2e-3), "accuracy", 1 / 256, 1.0),
+        "adding": Setting(adding, dict(length=200), "loss", 1 / 6, 0.0),
     }
 
 
@@ -99,7 +110,7 @@ def table(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Cell]]:
         for name, setting in settings().items():
             values = [r["value"] for r in results if (r["problem"], r["mixer"]) == (name, mixer)]
             if values:
-                best = min(values) if setting.metric == "mse" else max(values)
+                best = max(values, key=setting.stands)
                 cells.setdefault(mixer, {})[name] = Cell(statistics.median(values), best)
     return cells
 
@@ -116,13 +127,12 @@ def draw(cells: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
             if name not in found:
                 continue
             median, best = found[name]
-            solved = 0.0 if setting.metric == "mse" else 1.0
-            colours[row, column] = 1 - abs(solved - median) / abs(solved - setting.chance)
+            colours[row, column] = setting.stands(median)
             dark = colours[row, column] < 0.5
             axes.text(
                 column,
                 row,
-                f"{told(setting, median)}\n{told(setting, best)}",
+                f"{setting.told(median)}\n{setting.told(best)}",
                 ha="center",
                 va="center",
                 fontsize="small",
@@ -136,33 +146,38 @@ def draw(cells: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
-def told(setting: Setting, value: float) -> str:
-    """A value as the table has it."""
-    return f"{value:.1e}" if setting.metric == "mse" else f"{100 * value:.1f}"
-
-
 def main(argv: list[str]) -> None:
     """Trains what is missing, prints the table, and draws it where asked to."""
     del argv
     logging.set_verbosity(logging.WARNING)
     out = Path(OUT.value)
     print(machine())
+    try:
+        out.open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise app.UsageError(f"--out={out}: cannot be written ({error.strerror})") from None
+    if unknown := set(PROBLEMS.value or ()) - set(settings()):
+        raise app.UsageError(f"--problems: {sorted(unknown)}; known are {', '.join(settings())}")
     for seed in range(SEEDS.value):
         for name in PROBLEMS.value or settings():
             for mixer in architectures.NAMES:
                 key = {"problem": name, "mixer": mixer, "seed": seed}
                 if any(key.items() <= line.items() for line in read(out)):
                     continue
-                value = train(settings()[name], mixer, seed)
+                try:
+                    value = train(settings()[name], mixer, seed)
+                except NonFiniteError as error:  # one of many: the others go on
+                    print(f"{name} {mixer} seed {seed}: {error}", flush=True)
+                    continue
                 with out.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(key | {"value": value, "machine": machine()}) + "\n")
-                print(f"{name} {mixer} seed {seed}: {told(settings()[name], value)}", flush=True)
+                print(f"{name} {mixer} seed {seed}: {settings()[name].told(value)}", flush=True)
                 jax.clear_caches()  # or the programs of all of them stay
     cells = table(read(out))
     print("median / best of seeds".ljust(24) + "".join(f"{name[:16]:>18}" for name in settings()))
     for mixer, found in cells.items():
         row = [
-            "/".join(told(setting, value) for value in found[name]) if name in found else ""
+            "/".join(map(setting.told, found[name])) if name in found else ""
             for name, setting in settings().items()
         ]
         print(f"{mixer:24}" + "".join(f"{text:>18}" for text in row))
