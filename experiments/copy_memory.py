@@ -7,8 +7,8 @@ s0, s1, s3, griffin. Whoever remembers nothing has an accuracy of 12.5 %.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
-Reference: after a wait of 200 steps unitary and orthogonal recurrences copy without a mistake, and
-LSTMs hardly better than chance (Arjovsky et al., 2015).
+Reference: after a wait of 200 steps unitary recurrences copy without a mistake, and LSTMs hardly
+better than chance (Arjovsky et al., 2015; from memory).
 """
 
 from typing import Any

@@ -4,9 +4,9 @@
 
 Days, each measurement by itself, are read by an LSTM beside causal attention (system S3), which
 adds to a linear map what that leaves over, for all hours at once, or with --config.rolling one day
-after the other. The log says what repeating the last hour scores, and the linear map alone. With
---config.mixer=lstm or --config.mixer=attention it is one half of itself. The splits are Informer's;
-errors are of values scaled by training.
+after the other. The log says what repeating the last hour scores, and a linear map of least
+squares. With --config.mixer=lstm or --config.mixer=attention it is one half of itself. The splits
+are Informer's; errors are of values scaled by training.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 

@@ -1,4 +1,4 @@
-r"""What was said, letter by letter: digits as English words, by connectionist classification.
+r"""What was said, letter by letter: digits as English words, by way of CTC.
 
     python -m launch.train --config=experiments/spell_digits.py --config.path=PATH
 
@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
         **transcription.numbers()
-        | dict(rate=8000, window=256, hop=128, letters=15, length=96, text=5, dropout=0.3),
+        | dict(rate=8000, window=256, hop=128, letters=15, length=144, text=5, dropout=0.3),
         path="",
         steps=1500,
         evaluate_every=250,

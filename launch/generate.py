@@ -125,7 +125,7 @@ def forecast_table(run: Run) -> None:
     rows = steps.unscaled(np.asarray(forecast[0]))
     print(",".join([time, *columns.names]))
     for moment, row in zip(later(times, len(rows)), rows, strict=True):
-        print(",".join([moment, *(f"{value:.6g}" for value in row)]))
+        print(",".join([moment, *(f"{value:.9g}" for value in row)]))
 
 
 def continue_prompt(run: Run, flag_values: flags.FlagValues) -> None:

@@ -51,7 +51,9 @@ def transcription(c: ConfigDict, source: Callable[[Path], Source]) -> Experiment
 
     def data() -> Data:
         found = source(settings.data_dir(c))
-        letters = CharTokenizer.of(record["text"] for record in found.splits["train"])
+        # Of all splits: what training never heard must be written at least, to be evaluated.
+        splits = found.splits.values()
+        letters = CharTokenizer.of(record["text"] for records in splits for record in records)
         if letters.vocabulary_size > c.letters + 1:
             raise UserError(
                 f"the texts have {letters.vocabulary_size - 1} different letters, and letters is"

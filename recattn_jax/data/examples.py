@@ -116,40 +116,51 @@ def transcribed_examples(
         split: the name of the split, for messages.
         records: one each.
         vocabularies: "series", what makes features of it, and "text", a tokenizer.
-        lengths: of steps and of symbols; the rest of a longer series is cut off.
+        lengths: of steps and of symbols, at most.
 
     Returns:
         Examples of kind `TRANSCRIBED`, their inputs float32 features.
 
     Raises:
-        UserError: for no records, or one that the vocabularies do not cover, without a symbol, or
-            whose symbols have no place: each needs a step, and one more where it repeats the one
-            before; names it.
+        UserError: for no records, or one that the vocabularies do not cover, that is too long or
+            without a symbol, or whose symbols have no place: each needs a step, and one more where
+            it repeats the one before; names it.
 
     Example:
         vocabularies = {"series": spectra, "text": CharTokenizer.of(source.texts("train"))}
         transcribed_examples("train", source.splits["train"], vocabularies, (300, 40))
     """
     steps, tokenizer = _steps(vocabularies), _tokenizer(vocabularies, "text")
-    series, symbols, notes = [], [], _Notes(lengths[0])
+    series, symbols = [], []
 
     def make(record: Record) -> None:
-        features = notes.cut("series", steps.of_series(_field(record, "series")))
-        ids = np.asarray(tokenizer.encode(_field(record, "text")), np.int32)
+        text = _field(record, "text")
+        features = steps.of_series(_field(record, "series"))
+        ids = np.asarray(tokenizer.encode(text), np.int32)
         needed = len(ids) + int((ids[1:] == ids[:-1]).sum())
-        if not 1 <= len(ids) <= lengths[1]:
-            raise UserError(f"{len(ids)} symbols, expected 1 to {lengths[1]}; raise that length")
+        if not len(ids):
+            raise UserError(f"{text!r:.60} has no symbol; say what is said there")
+        # Nobody knows what of the text belongs to the rest of a series that is cut.
+        for what, given, most in (
+            ("steps", features, lengths[0]),
+            ("symbols", ids, lengths[1]),
+        ):
+            if len(given) > most:
+                raise UserError(
+                    f"{text!r:.60} has {len(given)} {what}, at most {most} fit; raise their number,"
+                    " or leave this one out"
+                )
         if needed > len(features):
             raise UserError(
-                f"{len(ids)} symbols need {needed} steps, and there are {len(features)}; cut the"
-                " series into more steps, or fewer of them off"
+                f"{text!r:.60} needs {needed} steps, and there are {len(features)}; cut the series"
+                " into more steps, or leave this one out"
             )
         series.append(features)
         symbols.append(ids)
 
     _each(split, records, make)
     kind = TRANSCRIBED.holding("inputs", (steps.features,), np.float32)
-    return _examples(kind, split, [{"inputs": series}, {"symbols": symbols}], [], records, notes)
+    return _examples(kind, split, [{"inputs": series}, {"symbols": symbols}], [], records)
 
 
 def tagged_examples(

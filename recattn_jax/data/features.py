@@ -34,8 +34,11 @@ def steps_of(feature: Any) -> Callable[[Any], Shaped[np.ndarray, "T ..."]] | Non
         feature: one of TFDS: a tensor of numbers whose first axis is time, or a sequence of them.
     """
     inner = feature.feature if isinstance(feature, tfds.features.Sequence) else feature
-    is_numbers = isinstance(inner, tfds.features.Tensor) and np.dtype(inner.np_dtype).kind in "iuf"
-    if not is_numbers or (inner is feature and not feature.shape):
+    # A class label is a tensor of numbers too, for TFDS.
+    is_tensor = isinstance(inner, tfds.features.Tensor)
+    if not is_tensor or isinstance(inner, tfds.features.ClassLabel):
+        return None
+    if np.dtype(inner.np_dtype).kind not in "iuf" or (inner is feature and not feature.shape):
         return None
     dtype = np.dtype(inner.np_dtype)
     # Nothing here needs more than float32, and JAX takes no float64.

@@ -122,7 +122,8 @@ def forecast_data(
     The first windows of validation and test look back into the split before.
 
     Args:
-        source: one record a split, "series" `[N, D]`, in the order of time; see `readers.table`.
+        source: one record a split, "series" `[N, D]`, in the order of time, and "columns", the
+            names of its D; see `readers.table`.
         length: steps that are looked at.
         horizon: steps that come after them.
         pipeline: from a stretch, and this host's number among how many, to batches:
@@ -147,6 +148,8 @@ def forecast_data(
         records = source.splits[split]
         if len(records) != 1:
             raise UserError(f"{source.name}: {len(records)} series in {split}, expected one")
+        if not {"series", "columns"} <= set(records[0]):
+            raise UserError(f"{source.name}: no table, for it has only {', '.join(records[0])}")
         series[split] = records[0]["series"]
     steps = Measurements.of([series["train"]])
     stretches: list[Stretch] = []

@@ -207,7 +207,7 @@ class _Generated(_Made):
     @property
     def fingerprint(self) -> str:
         content = f"{self.problem!r} {self.split}"
-        return digest_of("generated", content, self.lengths, self.count, self.batch, self.seed)
+        return digest_of("generated 2", content, self.lengths, self.count, self.batch, self.seed)
 
     @property
     def specs(self) -> tuple[Spec, ...]:

@@ -148,7 +148,8 @@ TRANSCRIBED = Kind(
     ),
     labelled=False,
 )
-"""Transcription: symbols that follow from the inputs in their order, but not step by step."""
+"""Transcription: symbols that follow from the inputs in their order, but not step by step; one
+series and its text a row."""
 
 PADDING = {
     name: leaf.padding

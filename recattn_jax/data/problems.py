@@ -48,6 +48,8 @@ class Draws:
 
     def some(self, high: int, count: int) -> Int[np.ndarray, "count"]:
         """Returns different numbers from 0 to below `high`, in random order."""
+        if count > high:
+            raise ValueError(f"{count} different numbers below {high}")
         found: dict[int, None] = {}
         while len(found) < count:  # of many thousands mostly at once; sorting all takes far longer
             found |= dict.fromkeys(self.below(high, count).tolist())

@@ -10,7 +10,7 @@ from recattn_jax.shapes import Activations, Array, Float, State
 class Forecaster(nn.Module):
     """The template of forecasters (abstract): each feature by itself, relative to its last value.
 
-    `y = x_L + W r + f(r)` with `r = (x_1 - x_L, ..., x_L - x_L)`, and one W and f for all features.
+    `y = x_L + W r + b + f(r)` with `r = (x_1 - x_L, ..., x_L - x_L)`, all alike for all features.
     f reads patches of several steps: fewer and more telling steps for the body. It begins at zero,
     so that it learns what a linear map leaves over.
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -20,7 +21,7 @@ _SHOWN = 5
 
 @dataclasses.dataclass(frozen=True)
 class Transcription:
-    """Symbols in the order of the steps, from logits at every step: connectionist classification.
+    """Symbols in the order of the steps, from logits at every step (CTC).
 
     `p(y | x) = sum over paths that say y of prod_t softmax(logits_t)[path_t]`, where a path has a
     symbol or a blank at every step, and says what is left when repetitions are merged and then
@@ -35,12 +36,13 @@ class Transcription:
       headline: `loss`, or a score.
 
     A batch holds `inputs`, float32 `[B, T, D]`, `segments`, int32 `[B, T]`, and `symbols`, int32
-    `[B, U]`, -1 on padding. The model gives logits `[B, T, K]`.
+    `[B, U]`, -1 on padding; one series and its text a row. The model gives logits `[B, T, K]`.
 
     >>> Transcription(symbols=27).headline
     'loss'
 
-    Graves et al., Connectionist temporal classification, 2006.
+    Graves et al., Connectionist temporal classification: labelling unsegmented sequence data with
+    recurrent neural networks, 2006.
     """
 
     symbols: int
@@ -61,13 +63,15 @@ class Transcription:
                 f" {[*batch['segments'].shape, self.symbols]}"
             )
         said_BU = batch["symbols"] >= 0
-        loss_B = optax.ctc_loss(
-            logits_BTK.astype(jnp.float32),
-            (batch["segments"] == 0).astype(jnp.float32),
-            jnp.maximum(batch["symbols"], 0),
-            1.0 - said_BU,
-            blank_id=self.symbols - 1,
-        )
+        # It picks log-probabilities by products with ones and zeros, which must not round them.
+        with jax.default_matmul_precision("highest"):
+            loss_B = optax.ctc_loss(
+                logits_BTK.astype(jnp.float32),
+                (batch["segments"] == 0).astype(jnp.float32),
+                jnp.maximum(batch["symbols"], 0),
+                1.0 - said_BU,
+                blank_id=self.symbols - 1,
+            )
         real_B = jnp.any(said_BU, axis=1)
         total = jnp.sum(jnp.where(real_B, loss_B, 0.0))
         return {"loss": Mean(total, jnp.sum(said_BU).astype(jnp.float32))}, state
@@ -127,4 +131,5 @@ class Transcription:
         """What a path says: repetitions merged, then all removed that is no symbol of a text."""
         steps = np.asarray(path)
         first = np.concatenate([[True], steps[1:] != steps[:-1]])
-        return [int(s) for s in steps[first] if 0 <= s < tokenizer.separator]
+        said = range(min(self.symbols - 1, tokenizer.vocabulary_size))
+        return [int(s) for s in steps[first] if s in said and s != tokenizer.separator]

@@ -89,6 +89,9 @@ def test_the_summary_says_what_needs_no_network():
 def test_too_short_a_series_is_refused():
     with pytest.raises(UserError, match="train split: 4 steps hold no window of 3 and 2 more"):
         forecast_windows(counting(4), 2, 3, 2, 0)
+    bare = Source("bare", "0", {"train": [{"series": np.ones((9, 1))}]})
+    with pytest.raises(UserError, match="bare: no table, for it has only series"):
+        forecast_data(bare, 3, 2, lambda *arguments: None)
     with pytest.raises(UserError, match="no split train"):
         forecast_data(source(test=9)[0], 3, 2, lambda s, host, hosts: None)
     found, _ = source(train=9)

@@ -100,6 +100,9 @@ def test_draws_do_not_change_between_releases():
     draws = Draws(2**100 + 7)
     assert draws.below(10, 6).tolist() == [4, 6, 1, 0, 1, 3]
     assert sorted(Draws(1).some(9, 9).tolist()) == list(range(9))
+    assert Draws(1).some(1000, 3).tolist() == [887, 255, 738]
+    with pytest.raises(ValueError, match="4 different numbers below 3"):
+        Draws(1).some(3, 4)
     uniform = Draws(2).uniform(1000)
     assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < 0.05
 

@@ -3,6 +3,7 @@
 import gzip
 import io
 import lzma
+import pathlib
 import re
 import tarfile
 
@@ -21,6 +22,7 @@ from recattn_jax.data import (
     transcripts,
 )
 from recattn_jax.data.features import flat, steps_of
+from recattn_jax.data.readers.prepared import _series
 from recattn_jax.errors import UserError
 from tests.stand_ins import sound
 
@@ -116,6 +118,15 @@ def test_features_of_a_sequence_stand_side_by_side():
     assert made["steps/name"] is None
     assert made["steps/x"]([1, 2]).dtype == np.float32 and made["steps/y"]([1]).dtype == np.uint8
     assert steps_of(tfds.features.Tensor(shape=(), dtype=np.int32)) is None
+    labels = tfds.features.Sequence(tfds.features.ClassLabel(names=["a"]))
+    assert steps_of(labels) is None
+    side_by_side = _series(pathlib.Path("set"), ["steps/x", "steps/y"], features)
+    np.testing.assert_array_equal(
+        side_by_side({"steps": {"x": [1, 2, 3], "y": [4, 5, 6]}}), [[1, 4], [2, 5], [3, 6]]
+    )
+    for values in ([], [1, np.nan]):
+        with pytest.raises(ValueError, match="steps/x: no steps, or a number that is not finite"):
+            _series(pathlib.Path("set"), ["steps/x"], features)({"steps": {"x": values}})
 
 
 def test_waves_are_transcribed_by_a_table_or_a_rule(tmp_path):
@@ -249,6 +260,11 @@ FAULTS = {
         r"tsv:2: expected a path",
     ),
     "an empty text": (said, {"b.wav": WAVE, "texts.tsv": "b.wav\t "}, r"tsv:1: expected a path"),
+    "three columns": (
+        said,
+        {"b.wav": WAVE, "texts.tsv": "b.wav\tyes\t2"},
+        r"tsv:1: expected a path, a tab",
+    ),
     "two texts": (said, {"b.wav": WAVE, "texts.tsv": "b.wav\ty\nb.wav\tz"}, r"tsv:2: .*already"),
     "an unsorted date": (
         hours,

@@ -100,9 +100,14 @@ LATER = {
         ["2020-01-01T00:00+01:00", "2020-01-01T06:00+01:00"],
         ["2020-01-01T12:00:00+01:00", "2020-01-01T18:00:00+01:00"],
     ),
+    "months": (["2020-10-01", "2020-11-01", "2020-12-01"], ["2021-01-01", "2021-02-01"]),
+    "two months": (["2020-11-01", "2020-12-01"], ["2021-01-01", "2021-02-01"]),
+    "quarters": (["2019-12-15", "2020-03-15", "2020-06-15"], ["2020-09-15", "2020-12-15"]),
+    "working days": (["2020-01-02", "2020-01-03", "2020-01-06"], ["+1", "+2"]),
+    "ends of months": (["2020-01-31", "2020-03-31", "2020-05-31"], ["+1", "+2"]),
 }
 
 
 @pytest.mark.parametrize(("times", "wanted"), LATER.values(), ids=LATER)
-def test_later_times_are_written_like_those_before(times, wanted):
+def test_later_times_follow_from_those_before(times, wanted):
     assert later(times, 2) == wanted

@@ -12,7 +12,7 @@ from recattn_jax.data import (
     transcribed_examples,
 )
 from recattn_jax.errors import UserError
-from recattn_jax.layers import LSTM
+from recattn_jax.layers import LSTM, Bidirectional
 from recattn_jax.models import PerStep, SequenceModel
 from recattn_jax.tasks import Transcription
 from recattn_jax.tasks.text_scores import distance
@@ -57,7 +57,11 @@ def test_the_loss_and_its_gradient_equal_torch():
     wanted.backward()
 
     def total(logits):
-        metrics, _ = TASK(lambda *inputs: (logits, ()), batch(), None)
+        def apply(inputs, state, context):
+            np.testing.assert_array_equal(context.segments, batch()["segments"])
+            return logits, state
+
+        metrics, _ = TASK(apply, batch(), None)
         assert float(jax.lax.stop_gradient(metrics["loss"].weight)) == 6
         return metrics["loss"].total
 
@@ -80,7 +84,7 @@ def test_a_path_says_what_is_left_of_it():
 
 
 def test_predictions_do_not_depend_on_padding():
-    model = SequenceModel(LSTM(4), LSTM(4), PerStep(3))
+    model = SequenceModel(LSTM(4), Bidirectional(LSTM(2), LSTM(2)), PerStep(3))
     given = batch()
     variables = model.init(jax.random.key(0), given["inputs"])
     paths = TASK.predict(model, variables, given)
@@ -98,10 +102,10 @@ def test_another_number_of_symbols_is_refused():
 
 
 FAULTS = {
-    "no place": ({"text": "aaa"}, (10, 4), r"record 0: 3 symbols need 5 steps, and there are 4"),
-    "cut": ({"text": "abab"}, (3, 4), r"4 symbols need 4 steps, and there are 3"),
-    "long": ({"text": "ababa"}, (10, 4), r"5 symbols, expected 1 to 4"),
-    "empty": ({"text": ""}, (10, 4), r"0 symbols, expected 1 to 4"),
+    "no place": ({"text": "aaa"}, (10, 4), r"record 0: 'aaa' needs 5 steps, and there are 4"),
+    "long": ({"text": "ab"}, (3, 4), r"'ab' has 4 steps, at most 3 fit"),
+    "wordy": ({"text": "ababa"}, (10, 4), r"'ababa' has 5 symbols, at most 4 fit"),
+    "empty": ({"text": ""}, (10, 4), r"'' has no symbol"),
     "a letter": ({"text": "abc"}, (10, 4), r"record 0: .*'c'"),
 }
 

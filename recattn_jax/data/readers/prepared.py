@@ -119,7 +119,10 @@ def _series(folder: pathlib.Path, names: list[str], features: Mapping[str, Any])
 
     def series(example: Any) -> np.ndarray:
         found = [usable[name](_at(example, name.split("/"))) for name in names]
-        return found[0] if len(found) == 1 else np.stack(found, axis=-1)
+        steps = found[0] if len(found) == 1 else np.stack(found, axis=-1)
+        if not len(steps) or not np.isfinite(steps).all():
+            raise ValueError(f"{', '.join(names)}: no steps, or a number that is not finite")
+        return steps
 
     return series
 

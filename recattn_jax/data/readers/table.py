@@ -3,6 +3,7 @@
 import bisect
 import datetime
 import functools
+import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
 
@@ -82,7 +83,7 @@ def recent(data: bytes, columns: Sequence[str], count: int) -> tuple[str, list[s
         count: how many lines are needed.
 
     Returns:
-        The name of the column of times; the times; and float32[count, D].
+        The name of the column of times; all times; and float32[count, D].
 
     Raises:
         UserError: as for `table`, calling it stdin; or there are too few lines.
@@ -96,29 +97,50 @@ def recent(data: bytes, columns: Sequence[str], count: int) -> tuple[str, list[s
     if len(others) != 1:
         file.fault(1, f"expected {', '.join(columns)} and one column of times, found {names}")
     _, times, values = _parsed(file, others[0], columns)
-    if len(values) < count:
-        file.fault(len(values) + 1, f"the end, after {len(values)} lines of values; needs {count}")
-    return others[0], times[-count:], values[-count:]
+    needed = max(count, 2)  # of times, to know how far they are from each other
+    if len(values) < needed:
+        file.fault(len(values) + 1, f"the end, after {len(values)} lines of values; needs {needed}")
+    return others[0], times, values[-count:]
 
 
 def later(times: Sequence[str], count: int) -> list[str]:
-    """The times that come next, as far from each other as the last two, and written like them.
+    """The times that come next, where all are as far from each other, or whole months.
 
     Args:
         times: two or more, each later than the one before.
         count: how many.
 
     Returns:
-        `count` times.
+        `count` times; +1, +2 and so on where `times` do not say when the next ones are.
 
     Example:
         later(["2020-01-01", "2020-01-02"], 2)      # ["2020-01-03", "2020-01-04"]
     """
-    before, last = (datetime.datetime.fromisoformat(text) for text in times[-2:])
-    moments = [last + number * (last - before) for number in range(1, count + 1)]
-    if all(len(text) == len("2020-01-01") for text in times[-2:]):
-        return [str(moment.date()) for moment in moments]
-    return [moment.isoformat("T" if "T" in times[-1] else " ") for moment in moments]
+    moments = [datetime.datetime.fromisoformat(text) for text in times]
+    last, ahead = moments[-1], range(1, count + 1)
+    distances = {after - before for before, after in itertools.pairwise(moments)}
+    months = {_months(after) - _months(before) for before, after in itertools.pairwise(moments)}
+    days = {(moment.day, moment.timetz()) for moment in moments}
+    if len(months) == len(days) == 1 and last.day <= 28:  # which every month has
+        (apart,) = months
+        following = [_in_month(last, _months(last) + number * apart) for number in ahead]
+    elif len(distances) == 1:
+        (distance,) = distances
+        following = [last + number * distance for number in ahead]
+    else:
+        return [f"+{number}" for number in ahead]
+    if all(len(text) == len("2020-01-01") for text in times):
+        return [str(moment.date()) for moment in following]
+    separator = "T" if "T" in times[-1] else " "
+    return [moment.isoformat(separator) for moment in following]
+
+
+def _months(moment: datetime.datetime) -> int:
+    return 12 * moment.year + moment.month - 1
+
+
+def _in_month(moment: datetime.datetime, months: int) -> datetime.datetime:
+    return moment.replace(year=months // 12, month=months % 12 + 1)
 
 
 def _parsed(

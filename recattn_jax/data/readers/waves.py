@@ -108,7 +108,7 @@ def transcribed_waves(
         StorageError: if `data_dir` cannot be written.
 
     Example:
-        source = transcribed_waves("clips", "data", 16_000, transcripts("clips/validated.tsv"))
+        source = transcribed_waves("clips", "data", 16_000, transcripts("texts.tsv"))
     """
     found = _by_split(path, splits)
     texts = {file.name: _text(file, text) for of in found.values() for file in of}
@@ -137,8 +137,8 @@ def transcripts(path: Path) -> Callable[[str], str]:
     """
     file, said = read(path), {}
     for number, line in enumerate(file.lines(), 1):
-        name, tab, words = line.partition("\t")
-        if not tab or not name or not words.strip():
+        name, _, words = line.partition("\t")
+        if line.count("\t") != 1 or not name or not words.strip():
             file.fault(number, "expected a path, a tab, and what is said there")
         if name in said:
             file.fault(number, f"{name!r} has a line already; remove one of them")
@@ -187,7 +187,7 @@ def _wav_files(place: pathlib.Path) -> list[_WavFile]:
             ]
             members.sort(key=lambda member: member.name)
             return [
-                _WavFile(place / m.name, opened.read(), m.name)
+                _WavFile(place / m.name, opened.read(), pathlib.PurePosixPath(m.name).as_posix())
                 for m in members
                 if (opened := archive.extractfile(m)) is not None
             ]
