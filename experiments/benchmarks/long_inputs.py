@@ -1,4 +1,4 @@
-"""Time and memory of attention over long inputs: windowed, chunked and full, with a figure.
+"""Time and memory over long inputs: attention windowed, chunked and full, and system S0; a figure.
 
     python -m experiments.benchmarks.long_inputs [--rounds=3] [--figure=FILE.png] [--out=FILE.json]
 
@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 from experiments.benchmarks.timing import machine, medians
 from recattn_jax.layers import Chunked, SelfAttention, SequenceLayer
+from recattn_jax.models import hybrids
 
 ROUNDS = flags.DEFINE_integer("rounds", 3, "How often each program is timed.")
 LIMIT = flags.DEFINE_float("limit_gib", 6.0, "Programs that need more memory are left out.")
@@ -38,6 +39,9 @@ def kinds() -> dict[str, SequenceLayer]:
         "window, both ways": both,
         "chunked, causal": Chunked(local.clone(), WINDOW),
         "chunked, both ways": Chunked(both.clone(), WINDOW),
+        "S0, causal": hybrids.chunked_attention_then_recurrence(
+            WIDTH, HEADS, WINDOW, causal=True, residual=True
+        ),
         "full, causal": SelfAttention(HEADS),
     }
 
@@ -76,7 +80,7 @@ def main(argv: list[str]) -> None:
     """Prints a table; draws and saves it where asked to."""
     del argv
     print(machine())
-    print(f"attention, width {WIDTH}, {HEADS} heads, window and chunk {WINDOW}, forward+backward")
+    print(f"width {WIDTH}, {HEADS} heads, window and chunk {WINDOW}, forward+backward")
     rows = []
     for length in LENGTHS:
         programs, memory = {}, {}
