@@ -31,11 +31,11 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **encoders.of_symbols(),
+        **encoders.of_symbols() | dict(dropout=0.6),
         **classification.numbers() | dict(classes=6, length=40, words=5_000, smoothing=0.1),
         folder="",
         ema_decay=0.99,
-        steps=800,
+        steps=1200,
         evaluate_every=100,
     )
 
