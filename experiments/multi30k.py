@@ -17,7 +17,8 @@ memory). Those are of tokenized text; here it is sacrebleu's, of text as it is w
 
 Tried: the numbers of this file are 5.3 epochs in less than half an hour on one core. By beam search
 (launch.evaluate --beams=4 --length_penalty=0.6) German to English has 30.8 instead of 28.5. English
-to French has 41.3 after as many steps, and 50.1 after 6,000.
+to French has 41.3 after as many steps, 8.5 without attention and 24.2 without recurrence, and 50.1
+after 6,000.
 """
 
 import re

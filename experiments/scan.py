@@ -13,7 +13,8 @@ Reference: sequences that are right to the last action: simple 99.8 %, length 14
 memory).
 
 Tried: with dropout 0.1, 3,000 steps gave 95.3 % of the test, and without it 98.7 % of validation:
-what is to be learned here are rules without exceptions.
+what is to be learned here are rules without exceptions. None that reaches beyond the lengths of
+training is: of the longer actions 1.6 % are right, though of all of those held out 99.9 % are.
 """
 
 from pathlib import Path
