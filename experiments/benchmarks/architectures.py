@@ -36,7 +36,7 @@ SEEDS = flags.DEFINE_integer("seeds", 3, "How often each is trained.")
 PROBLEMS = flags.DEFINE_list("problems", None, "Which ones are trained; all of them by default.")
 
 # The same for all, and small, so that all of it takes hours and not days.
-SIZES = dict(width=64, steps=2000, evaluate_every=500, log_every=500, save_every=2000)
+SIZES = dict(width=64, batch=32, steps=2000, evaluate_every=500, log_every=500, save_every=2000)
 
 
 class Setting(NamedTuple):
@@ -70,7 +70,7 @@ def settings() -> dict[str, Setting]:
 
     def language(name: str) -> Setting:
         chance = 1 / formal.PROBLEMS[name].answers
-        return Setting(formal, dict(problem=name, batch=64, peak_lr=2e-3), "accuracy", chance, 1.0)
+        return Setting(formal, dict(problem=name, peak_lr=2e-3), "accuracy", chance, 1.0)
 
     names = ("parity", "cycle_navigation", "modular_arithmetic", "bucket_sort", "reverse")
     return {name: language(name) for name in names} | {
