@@ -6,13 +6,13 @@ A language model writes the prompt and then text, as it comes:
 
 `--prompt=-` reads the prompt from stdin; without a prompt the text begins as a new document does.
 
-A model that classifies, tags, translates or summarises writes one line for each line of stdin:
+A model that classifies, tags, translates, summarises or transcribes answers each line of stdin:
 
   python -m launch.generate --workdir=runs/b < lines.txt
   python -m launch.generate --workdir=runs/b --beams=4 --length_penalty=0.6 < lines.txt
 
-Words to tag stand between spaces. An empty line is answered by an empty line. For a series that is
-classified a line is a case of a .ts file or the path of a wav file.
+Words to tag stand between spaces. An empty line is answered by an empty line. A series is given as
+a case of a .ts file, sound as the path of a wav file.
 
 A model that forecasts reads a table like the one it was trained on, and writes one that goes on:
 
