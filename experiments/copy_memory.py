@@ -35,7 +35,7 @@ def get_config() -> ConfigDict:
 def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
     lengths = dict.fromkeys(("train", "validation", "test"), (c.wait, c.wait))
-    return problems.problem(c, CopyMemory(), lengths)
+    return problems.problem(c, CopyMemory(), lengths, curriculum=0)
 
 
 def sweep() -> dict[str, Any]:

@@ -51,6 +51,7 @@ def get_config() -> ConfigDict:
         problem="parity",
         shown=40,  # the longest length in training
         longest=500,
+        curriculum=0,  # steps in which the longest shown grows from 1
         steps=5000,
         evaluate_every=500,
         peak_lr=1e-3,
@@ -65,7 +66,7 @@ def build(c: ConfigDict) -> Experiment:
         "validation": (1, c.shown),
         "test": (c.shown + 1, c.longest),
     }
-    return problems.problem(c, choose(PROBLEMS, c.problem, "problem"), lengths)
+    return problems.problem(c, choose(PROBLEMS, c.problem, "problem"), lengths, c.curriculum)
 
 
 def sweep() -> dict[str, Any]:

@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
 def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
     lengths = dict.fromkeys(("train", "validation", "test"), (c.length, c.length))
-    return problems.problem(c, Recall(c.vocabulary, c.pairs), lengths)
+    return problems.problem(c, Recall(c.vocabulary, c.pairs), lengths, curriculum=0)
 
 
 def sweep() -> dict[str, Any]:

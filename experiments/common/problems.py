@@ -25,7 +25,9 @@ def numbers() -> dict[str, Any]:
     )
 
 
-def problem(c: ConfigDict, asked: Problem, lengths: Mapping[str, tuple[int, int]]) -> Experiment:
+def problem(
+    c: ConfigDict, asked: Problem, lengths: Mapping[str, tuple[int, int]], curriculum: int
+) -> Experiment:
     """An experiment that answers a problem.
 
     Args:
@@ -33,12 +35,14 @@ def problem(c: ConfigDict, asked: Problem, lengths: Mapping[str, tuple[int, int]
       asked: the problem.
       lengths: by split, "train" and "validation" among them, of the shortest and the longest. A
         split has one shape, so one program answers all its lengths.
+      curriculum: steps in which the longest one of training grows from the shortest.
     """
 
     def pipeline(split: str) -> Pipeline:
         rows = c.test_batch if split == "test" else c.batch
         hosts = jax.process_index(), jax.process_count()
-        return generated(asked, split, lengths[split], c.questions, rows, c.seed, *hosts)
+        grows = curriculum if split == "train" else 0
+        return generated(asked, split, lengths[split], c.questions, rows, c.seed, grows, *hosts)
 
     def data() -> Data:
         others = {split: pipeline(split) for split in lengths if split != "train"}

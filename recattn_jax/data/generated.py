@@ -48,6 +48,7 @@ def generated(
     count: int,
     batch: int,
     seed: int,
+    curriculum: int,
     process_index: int = 0,
     process_count: int = 1,
 ) -> Pipeline:
@@ -64,23 +65,30 @@ def generated(
         count: questions of a pass.
         batch: rows of the global batch.
         seed: of the random numbers.
+        curriculum: steps of training in which the longest length grows, in proportion, from the
+            shortest; 0 shows all lengths from the first.
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
     Raises:
-        UserError: if lengths do not grow from 1, there is no question, or the hosts do not divide
-            the batch.
+        UserError: if lengths do not grow from 1, there is no question, the curriculum is negative,
+            or the hosts do not divide the batch.
 
     Example:
-        train = generated(Parity(), "train", (1, 40), count=1024, batch=128, seed=0)
+        train = generated(Parity(), "train", (1, 40), count=1024, batch=128, seed=0, curriculum=0)
         with train.batches(start=0) as batches:
             first = next(batches)["inputs"]      # int32[128, 41]
+
+    The curriculum: Bengio et al., "Curriculum learning", 2009; of lengths: Zaremba and Sutskever,
+    "Learning to execute", arXiv 1410.4615, 2014.
     """
     check_rows(batch, process_count)
     if not 1 <= lengths[0] <= lengths[1] or count < 1:
         raise UserError(f"lengths {lengths}, {count} questions: expected 1 or more, growing")
+    if curriculum < 0:
+        raise UserError(f"curriculum is {curriculum} steps, expected 0 or more")
     hosts = process_index, process_count
-    return _Generated(split, count, batch, seed, *hosts, problem, lengths)
+    return _Generated(split, count, batch, seed, *hosts, problem, lengths, curriculum)
 
 
 def adding_batch(batch: int, length: int) -> Spec:
@@ -151,8 +159,14 @@ class _Made(Pipeline):
     process_count: int
 
     @abc.abstractmethod
-    def make(self, draws: Draws, number: int | None) -> dict[str, np.ndarray]:
-        """Makes the leaves of a row, each as long as it is; number None is one of training."""
+    def make(self, draws: Draws, number: int, step: int | None) -> dict[str, np.ndarray]:
+        """Makes the leaves of a row, each as long as it is.
+
+        Args:
+            draws: where its random numbers come from.
+            number: of the row.
+            step: of training, at which it is shown; None in a pass.
+        """
 
     def empty(self, name: str) -> int:
         """Returns what stands where a row has nothing."""
@@ -170,14 +184,14 @@ class _Made(Pipeline):
     def batches(self, start: int) -> Batches:
         def make(step: int) -> Batch:
             numbers = [step * self.batch + row for row in self._local]
-            return self._filled([self.make(self._draws("training", n), None) for n in numbers])
+            return self._filled([self.make(self._draws("training", n), n, step) for n in numbers])
 
         return Batches(make, start)
 
     def epoch(self) -> Iterator[Batch]:
         for first in range(0, self.count, self.batch):
             numbers = [first + row for row in self._local if first + row < self.count]
-            yield self._filled([self.make(self._draws("pass", n), n) for n in numbers])
+            yield self._filled([self.make(self._draws("pass", n), n, None) for n in numbers])
 
     @property
     def _local(self) -> range:
@@ -203,11 +217,12 @@ class _Made(Pipeline):
 class _Generated(_Made):
     problem: Problem
     lengths: tuple[int, int]
+    curriculum: int
 
     @property
     def fingerprint(self) -> str:
-        content = f"{self.problem!r} {self.split}"
-        return digest_of("generated 2", content, self.lengths, self.count, self.batch, self.seed)
+        content = f"{self.problem!r} {self.split} {self.curriculum}"
+        return digest_of("generated 3", content, self.lengths, self.count, self.batch, self.seed)
 
     @property
     def specs(self) -> tuple[Spec, ...]:
@@ -216,10 +231,15 @@ class _Generated(_Made):
     def empty(self, name: str) -> int:
         return -1 if name == "answers" else 0
 
-    def make(self, draws: Draws, number: int | None) -> dict[str, np.ndarray]:
+    def make(self, draws: Draws, number: int, step: int | None) -> dict[str, np.ndarray]:
         low, high = self.lengths
-        choices = high - low + 1
-        more = int(draws.below(choices, 1)[0]) if number is None else number % choices
+        if step is None:
+            more = number % (high - low + 1)
+        else:
+            grown = high - low
+            if step < self.curriculum:
+                grown = grown * step // self.curriculum
+            more = int(draws.below(grown + 1, 1)[0])
         symbols, asked, answers = self.problem.make(draws, low + more)
         real = np.ones(len(symbols))
         return {"inputs": symbols, "segments": real, "asked": asked, "answers": answers}
@@ -237,8 +257,8 @@ class _Adding(_Made):
     def specs(self) -> tuple[Spec, ...]:
         return (adding_batch(self.batch, self.length),)
 
-    def make(self, draws: Draws, number: int | None) -> dict[str, np.ndarray]:
-        del number
+    def make(self, draws: Draws, number: int, step: int | None) -> dict[str, np.ndarray]:
+        del number, step
         half = self.length // 2
         values, marks = draws.uniform(self.length), np.zeros(self.length)
         marks[draws.below(half, 1)] = marks[half + draws.below(self.length - half, 1)] = 1.0

@@ -109,7 +109,7 @@ def test_draws_do_not_change_between_releases():
 
 def test_batches_are_the_same_for_any_hosts_and_start():
     def pipeline(split="train", *hosts):
-        return generated(BucketSort(), split, (1, 6), 10, 4, 5, *hosts)
+        return generated(BucketSort(), split, (1, 6), 10, 4, 5, 0, *hosts)
 
     with pipeline().batches(0) as whole, pipeline("train", 1, 2).batches(0) as second:
         first, other = next(whole), next(second)
@@ -124,7 +124,7 @@ def test_batches_are_the_same_for_any_hosts_and_start():
 
 
 def test_a_pass_asks_every_length_alike_in_one_shape():
-    pipeline = generated(Reverse(), "test", (3, 5), 7, 4, 0)
+    pipeline = generated(Reverse(), "test", (3, 5), 7, 4, 0, 0)
     batches = list(pipeline.epoch())
     assert [batch["inputs"].shape for batch in batches] == [(4, 10), (4, 10)]
     lengths = [int(n) for batch in batches for n in (batch["answers"] >= 0).sum(axis=1)]
@@ -137,7 +137,20 @@ def test_a_pass_asks_every_length_alike_in_one_shape():
     again = list(pipeline.epoch())
     np.testing.assert_array_equal(again[1]["inputs"], batches[1]["inputs"])
     with pytest.raises(UserError, match=r"lengths \(0, 5\)"):
-        generated(Reverse(), "test", (0, 5), 7, 4, 0)
+        generated(Reverse(), "test", (0, 5), 7, 4, 0, 0)
+
+
+def test_a_curriculum_shows_longer_and_longer_questions():
+    def longest(step, curriculum):
+        with generated(Reverse(), "train", (2, 10), 9, 64, 0, curriculum).batches(step) as batches:
+            batch = next(batches)
+        assert batch["inputs"].shape == (64, 20)
+        return (batch["answers"] >= 0).sum(axis=1).max()
+
+    assert [longest(step, 8) for step in (0, 3, 8, 20)] == [2, 5, 10, 10]
+    assert longest(0, 0) == 10
+    with pytest.raises(UserError, match="curriculum is -1 steps"):
+        longest(0, -1)
 
 
 def test_the_marked_numbers_are_added():
