@@ -20,8 +20,9 @@ from absl import flags
 from ml_collections import config_dict
 
 from launch import app, configs
+from recattn_jax.data import Steps
 from recattn_jax.errors import UserError
-from recattn_jax.tasks import LanguageModel, Scored
+from recattn_jax.tasks import LanguageModel, Scored, Task
 from recattn_jax.training.loop import fit
 from recattn_jax.training.runs import RunFolder, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
@@ -90,16 +91,20 @@ def train(
     outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
     if jax.process_index() != 0:
         return
-    # What answers nothing can still be evaluated.
-    task = experiment.task
-    answers = isinstance(task, (LanguageModel, Scored)) or "columns" in data.vocabularies
-    verb = "generate" if answers else "evaluate"
+    verb = follows(experiment.task, data.vocabularies)
     print(
-        f"validation {task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
+        f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
         f" {outcome.best_step}) in {workdir}; {verb} with: python -m launch.{verb}"
         f" --workdir={shlex.quote(str(workdir))}",
         flush=True,
     )
+
+
+def follows(task: Task, vocabularies: Mapping[str, Any]) -> str:
+    """Which command applies a trained model: what answers nothing can still be evaluated."""
+    typed = all(v.from_lines for v in vocabularies.values() if isinstance(v, Steps))
+    answers = isinstance(task, (LanguageModel, Scored)) and typed
+    return "generate" if answers or "columns" in vocabularies else "evaluate"
 
 
 def default_workdir(config_path: str, config: Mapping[str, Any]) -> str:

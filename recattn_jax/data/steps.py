@@ -8,7 +8,7 @@ import functools
 import math
 import pathlib
 from collections.abc import Iterable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,9 @@ _FULL = 2.0**15  # the largest sample of 16 bits
 @runtime_checkable
 class Steps(Protocol):
     """Turns a series, as a record has it, into features a step."""
+
+    from_lines: ClassVar[bool]
+    """Whether a person can give a series in a line."""
 
     @property
     def features(self) -> int:
@@ -57,6 +60,7 @@ class Measurements:
         steps.of_series(series)
     """
 
+    from_lines: ClassVar[bool] = True
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
 
@@ -161,6 +165,7 @@ class Motion:
     2001.
     """
 
+    from_lines: ClassVar[bool] = False
     scale: Measurements
 
     @classmethod
@@ -208,6 +213,7 @@ class Spectra:
         steps.of_series(np.zeros(8000, np.int16)).shape     # (98, 40)
     """
 
+    from_lines: ClassVar[bool] = True
     rate: int
     window: int
     hop: int
