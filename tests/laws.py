@@ -142,6 +142,7 @@ TABLE = {
     "FrameConvolutions": Row(
         layers.FrameConvolutions((2, 2, 2), channels=(4,), features=5), reach=1
     ),
+    "RandomAffine": Row(layers.RandomAffine((2, 2, 2), shift=1.0, zoom=0.2), reach=1),
     "Serial": Row(layers.Serial((layers.RMSNorm(), layers.LSTM(6), layers.Dense(5)))),
     "Serial, windows": Row(
         layers.Serial((layers.SelfAttention(2, window=3), layers.SelfAttention(2, window=4))),

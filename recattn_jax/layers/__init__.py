@@ -26,7 +26,7 @@ from recattn_jax.layers.cross_attention import CrossAttention, LocationAttention
 from recattn_jax.layers.depth import Remat, Repeat, Tied, stack
 from recattn_jax.layers.feedback_memory import FeedbackMemory, FeedbackMemoryState
 from recattn_jax.layers.final import Final
-from recattn_jax.layers.frames import FrameConvolutions
+from recattn_jax.layers.frames import FrameConvolutions, RandomAffine
 from recattn_jax.layers.linear_attention import MLSTM, LinearAttention
 from recattn_jax.layers.linear_recurrent import RGLRU, MinGRU, MinLSTM
 from recattn_jax.layers.noise import Noise
@@ -124,6 +124,7 @@ __all__ = [
     "PositionState",
     "Positions",
     "RMSNorm",
+    "RandomAffine",
     "Recurrent",
     "RecurrentState",
     "RelativeBias",
