@@ -78,10 +78,10 @@ def settings() -> dict[str, Setting]:
     recall = dict(vocabulary=512, width=32, steps=2000)
     return {
         "parity": language("parity", 32, 1500),
-        "cycle_navigation": language("cycle_navigation", 32, 3000),
-        "modular_arithmetic": language("modular_arithmetic", 64, 6000),
-        "bucket_sort": language("bucket_sort", 32, 2000),
-        "reverse": language("reverse", 32, 2000),
+        "cycle_navigation": language("cycle_navigation", 64, 3000),
+        "modular_arithmetic": language("modular_arithmetic", 64, 4000),
+        "bucket_sort": language("bucket_sort", 32, 1500),
+        "reverse": language("reverse", 32, 1500),
         "mqar": Setting(mqar, recall, "accuracy", 1 / 256, 1.0),
         "adding": Setting(adding, dict(length=100, width=32, steps=1500), "loss", 1 / 6, 0.0),
     }
