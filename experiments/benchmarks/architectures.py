@@ -72,18 +72,20 @@ def settings() -> dict[str, Setting]:
     """The problems by name."""
 
     def language(name: str, width: int, steps: int) -> Setting:
-        numbers = dict(problem=name, width=width, steps=steps, curriculum=steps // 2)
+        lengths = dict(shown=20, longest=250, curriculum=steps // 2)
+        numbers = dict(problem=name, width=width, steps=steps, **lengths)
         return Setting(formal, numbers, "accuracy", 1 / formal.PROBLEMS[name].answers, 1.0)
 
-    recall = dict(vocabulary=512, width=32, steps=2000)
+    recall = dict(vocabulary=256, length=32, width=64, steps=2000)
+    numbers_added = dict(length=100, width=32, steps=1500)
     return {
         "parity": language("parity", 32, 1500),
-        "cycle_navigation": language("cycle_navigation", 64, 3000),
-        "modular_arithmetic": language("modular_arithmetic", 64, 4000),
-        "bucket_sort": language("bucket_sort", 32, 1500),
-        "reverse": language("reverse", 32, 1500),
-        "mqar": Setting(mqar, recall, "accuracy", 1 / 256, 1.0),
-        "adding": Setting(adding, dict(length=100, width=32, steps=1500), "loss", 1 / 6, 0.0),
+        "cycle_navigation": language("cycle_navigation", 64, 4000),
+        "modular_arithmetic": language("modular_arithmetic", 64, 6000),
+        "bucket_sort": language("bucket_sort", 32, 2000),
+        "reverse": language("reverse", 32, 2000),
+        "mqar": Setting(mqar, recall, "accuracy", 1 / 128, 1.0),
+        "adding": Setting(adding, numbers_added, "loss", 1 / 6, 0.0),
     }
 
 
