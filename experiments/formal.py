@@ -4,9 +4,10 @@
 
 with --config.problem one of parity, even_pairs, cycle_navigation, modular_arithmetic (regular),
 reverse, duplicate, bucket_sort, binary_addition (not), and --config.mixer one of rnn, lstm, gru,
-rglru, transformer, s0, s1, s3, griffin, lstm+attention. Training shows lengths of 1 to 40, short
-ones first; the test asks lengths of 41 to 500, each as often. A tanh recurrence (rnn, s1) wants a
-learning rate of 1e-3 or less.
+rglru, attention, transformer, s0, s1, s3, griffin, lstm+attention. Training shows lengths of 1 to
+40, short ones first; the test asks lengths of 41 to 500, each as often, and launch.evaluate with
+--split=test_41_80, test_81_160, test_161_320 or test_321_500 some of them. A tanh recurrence (rnn,
+s1) wants a smaller learning rate, --config.peak_lr=1e-3.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
@@ -30,7 +31,7 @@ from recattn_jax.data.problems import (
     Parity,
     Reverse,
 )
-from recattn_jax.errors import choose
+from recattn_jax.errors import UserError, choose
 from recattn_jax.training import Experiment
 
 PROBLEMS = {
@@ -52,7 +53,7 @@ def get_config() -> ConfigDict:
         problem="parity",
         shown=40,  # the longest length in training
         longest=500,
-        curriculum=10_000,  # steps in which the longest shown grows from 1
+        curriculum=0.5,  # of the steps, in which the longest shown grows from 1
         steps=20_000,
         evaluate_every=1000,
         peak_lr=3e-3,
@@ -62,12 +63,21 @@ def get_config() -> ConfigDict:
 
 def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
-    lengths = {
-        "train": (1, c.shown),
-        "validation": (1, c.shown),
-        "test": (c.shown + 1, c.longest),
-    }
-    return problems.problem(c, choose(PROBLEMS, c.problem, "problem"), lengths, c.curriculum)
+    if not 1 <= c.shown < c.longest:
+        raise UserError(f"shown={c.shown}, longest={c.longest}: expected 1 or more, and then more")
+    if not 0.0 <= c.curriculum <= 1.0:
+        raise UserError(f"curriculum={c.curriculum}: expected a share of the steps, from 0 to 1")
+    lengths = {"train": (1, c.shown), "validation": (1, c.shown), "test": (c.shown + 1, c.longest)}
+    # How far it carries: once more up to twice as long as shown, up to four times, and so on.
+    low = c.shown + 1
+    while low < c.longest:
+        high = min(2 * (low - 1), c.longest)
+        lengths[f"test_{low}_{high}"] = low, high
+        low = high + 1
+    grows = round(c.curriculum * c.steps)
+    return problems.problem(
+        c, choose(PROBLEMS, c.problem, "problem"), lengths, grows, headline="loss"
+    )
 
 
 def sweep() -> dict[str, Any]:

@@ -3,13 +3,14 @@
     python -m launch.train --config=experiments/mqar.py
 
 Four pairs at the start of 64 symbols out of 8,192, each key asked for once. An LSTM and one layer
-of attention; --config.mixer names others: rnn, lstm, gru, rglru, transformer, s0, s1, s3, griffin.
+of attention; --config.mixer names others: rnn, lstm, gru, rglru, attention,
+transformer, s0, s1, s3, griffin.
 
 Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 
 Reference: two layers, accuracy 100 % by attention, 75 % by RWKV of width 64 (Arora et al., 2023).
 
-Tried: width 128 at half the learning rate stayed below 98.4 % on validation (commit b5cbe8e).
+Tried: width 128 and half the learning rate had 97.9 % after 3,000 steps (commit b5cbe8e).
 """
 
 from typing import Any
@@ -38,7 +39,9 @@ def get_config() -> ConfigDict:
 def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
     lengths = dict.fromkeys(("train", "validation", "test"), (c.length, c.length))
-    return problems.problem(c, Recall(c.vocabulary, c.pairs), lengths, curriculum=0)
+    return problems.problem(
+        c, Recall(c.vocabulary, c.pairs), lengths, curriculum=0, headline="accuracy"
+    )
 
 
 def sweep() -> dict[str, Any]:

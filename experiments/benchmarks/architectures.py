@@ -3,11 +3,11 @@
     python -m experiments.benchmarks.architectures --out=FILE.jsonl [--figure=FILE.png]
 
 Trains the experiments formal, mqar and adding with the numbers below, and appends a line to the
-file for each as soon as it is evaluated; what the file has is not trained again, so that it can be
-stopped and started, and several can share a file with --problems. The table says the median of
-seeds and the best. As many steps for everybody, few of them: what is not solved here might be with
-more. Only tanh recurrences have a learning rate of their own, for at that of the others they do not
-learn.
+file for each as soon as it is evaluated; what the file has, with the same numbers, is not trained
+again, so that it can be stopped and started, and several can share a file with --problems. The
+table says the median of seeds and the best; a seed that diverged counts as chance. As many steps
+for everybody, few of them: what is not solved here might be with more. Only tanh recurrences have a
+learning rate of their own, a smaller one.
 """
 
 import json
@@ -27,7 +27,7 @@ from ml_collections import ConfigDict
 from experiments import adding, formal, mqar
 from experiments.benchmarks.timing import machine
 from experiments.common import architectures
-from recattn_jax.errors import NonFiniteError
+from recattn_jax.errors import Interrupted, NonFiniteError
 from recattn_jax.training import Experiment, RunFolder, fit, load_run
 from recattn_jax.training.evaluation import evaluate
 
@@ -39,7 +39,9 @@ PROBLEMS = flags.DEFINE_list("problems", None, "Which ones are trained; all of t
 # The same for all, and small, so that all of it takes hours and not days.
 SIZES = dict(batch=32, evaluate_every=500, log_every=500, save_every=10_000)
 TANH = ("rnn", "s1")  # their recurrence is one of tanh
-RATES = {mixer: 1e-3 if mixer in TANH else 3e-3 for mixer in architectures.NAMES}
+# For attention alone the transformer stands.
+MIXERS = tuple(mixer for mixer in architectures.NAMES if mixer != "attention")
+RATES = {mixer: 1e-3 if mixer in TANH else 3e-3 for mixer in MIXERS}
 
 
 class Setting(NamedTuple):
@@ -72,7 +74,7 @@ def settings() -> dict[str, Setting]:
     """The problems by name."""
 
     def language(name: str, width: int, steps: int) -> Setting:
-        lengths = dict(shown=20, longest=250, curriculum=steps // 2)
+        lengths = dict(shown=20, longest=250)
         numbers = dict(problem=name, width=width, steps=steps, **lengths)
         return Setting(formal, numbers, "accuracy", 1 / formal.PROBLEMS[name].answers, 1.0)
 
@@ -94,12 +96,18 @@ class Cell(NamedTuple):
 
     median: float
     best: float
+    seeds: int
 
 
-def train(setting: Setting, mixer: str, seed: int) -> float:
+def chosen(setting: Setting, mixer: str, seed: int) -> dict[str, Any]:
+    """The numbers of a run that are not those of its experiment file."""
+    return dict(**SIZES, **setting.numbers, peak_lr=RATES[mixer], mixer=mixer, seed=seed)
+
+
+def train(setting: Setting, numbers: Mapping[str, Any]) -> float:
     """Trains one and returns what the test says of its best checkpoint."""
     config: ConfigDict = setting.file.get_config()
-    config.update(**SIZES, **setting.numbers, peak_lr=RATES[mixer], mixer=mixer, seed=seed)
+    config.update(numbers)
     experiment: Experiment = setting.file.build(config)
     file = f"experiments/{setting.file.__name__.rsplit('.', 1)[-1]}.py"
     with tempfile.TemporaryDirectory() as folder:
@@ -116,12 +124,18 @@ def train(setting: Setting, mixer: str, seed: int) -> float:
 def table(results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Cell]]:
     """The cells by architecture and problem; those with no result are left out."""
     cells: dict[str, dict[str, Cell]] = {}
-    for mixer in architectures.NAMES:
+    for mixer in MIXERS:
         for name, setting in settings().items():
-            values = [r["value"] for r in results if (r["problem"], r["mixer"]) == (name, mixer)]
+            values = [
+                setting.chance if result["value"] is None else result["value"]
+                for result in results
+                if result["problem"] == name
+                and result["numbers"] == chosen(setting, mixer, result["numbers"]["seed"])
+            ]
             if values:
                 best = max(values, key=setting.stands)
-                cells.setdefault(mixer, {})[name] = Cell(statistics.median(values), best)
+                cell = Cell(statistics.median(values), best, len(values))
+                cells.setdefault(mixer, {})[name] = cell
     return cells
 
 
@@ -136,7 +150,7 @@ def draw(cells: Mapping[str, Mapping[str, Cell]], path: Path) -> None:
         for column, (name, setting) in enumerate(problems.items()):
             if name not in found:
                 continue
-            median, best = found[name]
+            median, best, _ = found[name]
             colours[row, column] = setting.stands(median)
             dark = colours[row, column] < 0.5
             axes.text(
@@ -170,24 +184,33 @@ def main(argv: list[str]) -> None:
         raise app.UsageError(f"--problems: {sorted(unknown)}; known are {', '.join(settings())}")
     for seed in range(SEEDS.value):
         for name in PROBLEMS.value or settings():
-            for mixer in architectures.NAMES:
-                key = {"problem": name, "mixer": mixer, "seed": seed}
+            for mixer in MIXERS:
+                setting = settings()[name]
+                key = {"problem": name, "numbers": chosen(setting, mixer, seed)}
                 if any(key.items() <= line.items() for line in read(out)):
                     continue
+                value, told = None, ""
                 try:
-                    value = train(settings()[name], mixer, seed)
+                    value = train(setting, key["numbers"])
+                    told = setting.told(value)
                 except NonFiniteError as error:  # one of many: the others go on
-                    print(f"{name} {mixer} seed {seed}: {error}", flush=True)
-                    continue
+                    told = str(error)
+                except Interrupted as error:
+                    raise SystemExit(error.exit_code) from None  # the file has the others
+                line = key | {"value": value, "machine": machine()}
                 with out.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(key | {"value": value, "machine": machine()}) + "\n")
-                print(f"{name} {mixer} seed {seed}: {settings()[name].told(value)}", flush=True)
+                    file.write(json.dumps(line) + "\n")
+                print(f"{name} {mixer} seed {seed}: {told}", flush=True)
                 jax.clear_caches()  # or the programs of all of them stay
     cells = table(read(out))
+    for mixer, found in cells.items():
+        for name, cell in found.items():
+            if cell.seeds < SEEDS.value:
+                print(f"{name} {mixer}: {cell.seeds} of {SEEDS.value} seeds so far")
     print("median / best of seeds".ljust(24) + "".join(f"{name[:16]:>18}" for name in settings()))
     for mixer, found in cells.items():
         row = [
-            "/".join(map(setting.told, found[name])) if name in found else ""
+            "/".join(map(setting.told, found[name][:2])) if name in found else ""
             for name, setting in settings().items()
         ]
         print(f"{mixer:24}" + "".join(f"{text:>18}" for text in row))

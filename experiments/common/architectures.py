@@ -26,6 +26,7 @@ NAMES = (
     "gru",
     "rglru",
     "transformer",
+    "attention",
     "s0",
     "s1",
     "s3",
@@ -49,7 +50,10 @@ def architecture(c: ConfigDict) -> SequenceLayer:
     """The body `[B, T, width] -> [B, T, width]` that `c.mixer` names.
 
     Recurrences are one layer as they are; attention sees all of the row, but in chunks of `c.chunk`
-    (s0) or a window of as many steps (griffin).
+    (s0) or a window of as many steps (griffin). "attention" is "lstm+attention" without the LSTM.
+
+    Raises:
+      UserError: there is none of that name.
     """
 
     def attention() -> SequenceLayer:
@@ -58,6 +62,9 @@ def architecture(c: ConfigDict) -> SequenceLayer:
     def linear_recurrence() -> SequenceLayer:
         recurrence = hybrids.gated_linear_recurrence(c.width, c.width, c.heads)
         return hybrids.pre_norm_block(recurrence, 2 * c.width, dropout=0.0)
+
+    def looks() -> SequenceLayer:
+        return Residual(Serial((RMSNorm(), attention())))
 
     def attends() -> SequenceLayer:
         return hybrids.pre_norm_block(attention(), 2 * c.width, dropout=0.0)
@@ -71,6 +78,7 @@ def architecture(c: ConfigDict) -> SequenceLayer:
         "gru": lambda: GRU(c.width),
         "rglru": lambda: blocks(linear_recurrence),
         "transformer": lambda: blocks(attends),
+        "attention": lambda: Serial((looks(), RMSNorm())),
         "s0": lambda: hybrids.chunked_attention_then_recurrence(
             c.width, c.heads, c.chunk, causal=False, residual=True
         ),
@@ -83,9 +91,7 @@ def architecture(c: ConfigDict) -> SequenceLayer:
         "griffin": lambda: hybrids.griffin(
             c.width, c.heads, c.chunk, 2 * c.width, depth=3, dropout=0.0
         ),
-        "lstm+attention": lambda: Serial(
-            (LSTM(c.width), Residual(Serial((RMSNorm(), attention()))), RMSNorm())
-        ),
+        "lstm+attention": lambda: Serial((LSTM(c.width), looks(), RMSNorm())),
     }
     assert tuple(found) == NAMES
     return choose(found, c.mixer, "mixer")()

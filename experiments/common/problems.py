@@ -21,12 +21,16 @@ def numbers() -> dict[str, Any]:
     return architectures.numbers() | dict(
         batch=128,
         test_batch=16,  # whose questions may be far longer
-        questions=512,  # of an evaluation
+        questions=512,  # of an evaluation, or as many more as make all lengths equally frequent
     )
 
 
 def problem(
-    c: ConfigDict, asked: Problem, lengths: Mapping[str, tuple[int, int]], curriculum: int
+    c: ConfigDict,
+    asked: Problem,
+    lengths: Mapping[str, tuple[int, int]],
+    curriculum: int,
+    headline: str,
 ) -> Experiment:
     """An experiment that answers a problem.
 
@@ -36,13 +40,20 @@ def problem(
       lengths: by split, "train" and "validation" among them, of the shortest and the longest. A
         split has one shape, so one program answers all its lengths.
       curriculum: steps in which the longest one of training grows from the shortest.
+      headline: which metric chooses a checkpoint: "loss", where short questions are soon all right
+        and long ones are not, or "accuracy".
+
+    Raises:
+      UserError: `c.mixer` is none of `architectures.NAMES`, or a length is none.
     """
 
     def pipeline(split: str) -> Pipeline:
         rows = c.test_batch if split == "test" else c.batch
         hosts = jax.process_index(), jax.process_count()
-        grows = curriculum if split == "train" else 0
-        return generated(asked, split, lengths[split], c.questions, rows, c.seed, grows, *hosts)
+        low, high = lengths[split]
+        each = -(-c.questions // (high - low + 1))  # every length as often as any other
+        count = each * (high - low + 1)
+        return generated(asked, split, (low, high), count, rows, c.seed, curriculum, *hosts)
 
     def data() -> Data:
         others = {split: pipeline(split) for split in lengths if split != "train"}
@@ -61,7 +72,9 @@ def problem(
             body=architectures.architecture(c),
             readout=Asked(PerStep(asked.answers)),
         ),
-        task=Answers(functools.partial(losses.cross_entropy, smoothing=0.0, weights=None)),
+        task=Answers(
+            functools.partial(losses.cross_entropy, smoothing=0.0, weights=None), headline
+        ),
         data=data,
         batch=problem_batch(asked, c.batch, lengths["train"][1]),
         optimization=settings.adamw(c),

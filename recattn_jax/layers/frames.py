@@ -54,8 +54,8 @@ class RandomAffine(Pointwise):
     """Moves and zooms the frames of a row, all alike, as if it had been filmed from elsewhere.
 
     `y[i, j] = x[c + z (i - c) + s, d + z (j - d) + t]` around the middle (c, d), linear between
-    pixels and 0 outside. Drawn anew for every row where the rng stream `dropout` is given; the
-    identity without it.
+    pixels, and outside as the nearest pixel. Drawn anew for every row where the rng stream
+    `dropout` is given; the identity without it.
 
     Attributes:
       shape: height, width and channels of a frame; D is their product.
@@ -86,7 +86,8 @@ class RandomAffine(Pointwise):
                 " the latter less than 1"
             )
         frames_BTHWC = _frames("RandomAffine", x, self.shape)
-        if not self.has_rng("dropout"):
+        still = self.shift == 0.0 and self.zoom == 0.0
+        if still or not self.has_rng("dropout"):
             return x
         shifts, zooms = jax.random.split(self.make_rng("dropout"))
         shift_B2 = jax.random.uniform(shifts, (len(x), 2), minval=-self.shift, maxval=self.shift)
@@ -104,6 +105,9 @@ def affine(
       shift: where the middle of each row is looked for, down and to the right, in pixels.
       zoom: how many pixels a pixel is wide.
 
+    Returns:
+      Frames of the same shape and dtype.
+
     Example:
       affine(frames, shift=jnp.zeros((2, 2)), zoom=jnp.ones(2))      # as they are
     """
@@ -111,6 +115,7 @@ def affine(
     def weights(size: int, shift_B: Float[Array, "B"]) -> Float[Array, "B size size"]:
         places, middle = jnp.arange(size), (size - 1) / 2
         sought = middle + jnp.outer(zoom, places - middle) + shift_B[:, None]
+        sought = jnp.clip(sought, 0.0, size - 1.0)
         near = 1.0 - jnp.abs(sought[:, :, None] - places[None, None])
         return jnp.maximum(near, 0.0).astype(frames.dtype)
 
