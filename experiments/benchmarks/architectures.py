@@ -186,12 +186,13 @@ def main(argv: list[str]) -> None:
         for name in PROBLEMS.value or settings():
             for mixer in MIXERS:
                 setting = settings()[name]
-                key = {"problem": name, "numbers": chosen(setting, mixer, seed)}
+                numbers = chosen(setting, mixer, seed)
+                key = {"problem": name, "numbers": numbers}
                 if any(key.items() <= line.items() for line in read(out)):
                     continue
                 value, told = None, ""
                 try:
-                    value = train(setting, key["numbers"])
+                    value = train(setting, numbers)
                     told = setting.told(value)
                 except NonFiniteError as error:  # one of many: the others go on
                     told = str(error)
