@@ -4,10 +4,12 @@
         --config.features=3 --config.train=2000 --config.validation=500
 
 The first line names the columns; --config.time holds times, later from line to line, and all others
-are numbers. The splits are so many lines each, in the order of time; --config.test=0 is no test.
-The log says what repeating the last values scores, and a linear map. With
---config.mixer=lstm or --config.mixer=attention the model is one half of itself. Time and the number
-to expect are matters of the table.
+are numbers, or those that --config.columns=a,b names. The splits are so many lines each, in the
+order of time, or end before a day or time, as with --config.train=2020-01-01; --config.test= is no
+test. The log says what repeating the last values scores, and a linear map. With --config.rolling
+patch after patch is forecast, each from what was forecast before it. With --config.mixer=lstm or
+--config.mixer=attention the model is one half of itself. Time and the number to expect are matters
+of the table.
 """
 
 from pathlib import Path
@@ -26,9 +28,10 @@ def get_config() -> ConfigDict:
         **forecasting.numbers() | dict(length=48, horizon=24),
         path="",  # gzipped where it ends in .gz
         time="date",
-        train=1000,  # lines
-        validation=200,
-        test=200,
+        columns="",  # names with commas; all but that of time where there are none
+        train="1000",  # lines, or the time before which it ends
+        validation="200",
+        test="200",
         steps=1500,
         evaluate_every=100,
         patience=5,
@@ -37,11 +40,13 @@ def get_config() -> ConfigDict:
 
 def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
-    splits = {"train": c.train, "validation": c.validation, "test": c.test}
+    ends = {split: c[split].strip() for split in ("train", "validation", "test")}
+    splits = {s: int(e) if e.isdecimal() else e for s, e in ends.items() if e not in ("", "0")}
+    columns = [name.strip() for name in c.columns.split(",") if name.strip()]
 
     def source(data_dir: Path) -> Source:
         path = settings.path(c, "path", "a table with commas")
-        return table(path, data_dir, c.time, {s: n for s, n in splits.items() if n})
+        return table(path, data_dir, c.time, splits, columns)
 
     return forecasting.forecasting(c, source)
 

@@ -92,16 +92,25 @@ def train(
     if jax.process_index() != 0:
         return
     verb = follows(experiment.task, data.vocabularies)
+    split = " --split=test" if verb == "evaluate" and "test" in data.evaluation else ""
     print(
         f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
         f" {outcome.best_step}) in {workdir}; {verb} with: python -m launch.{verb}"
-        f" --workdir={shlex.quote(str(workdir))}",
+        f" --workdir={shlex.quote(str(workdir))}{split}",
         flush=True,
     )
 
 
 def follows(task: Task, vocabularies: Mapping[str, Any]) -> str:
-    """Which command applies a trained model: what answers nothing can still be evaluated."""
+    """Which command applies a trained model: what answers nothing can still be evaluated.
+
+    Args:
+      task: of the experiment.
+      vocabularies: of the run, by name.
+
+    Returns:
+      "generate", where a person can ask the model something, or "evaluate".
+    """
     typed = all(v.from_lines for v in vocabularies.values() if isinstance(v, Steps))
     answers = isinstance(task, (LanguageModel, Scored)) and typed
     return "generate" if answers or "columns" in vocabularies else "evaluate"

@@ -1,12 +1,28 @@
 """What people may set wrongly in an experiment, and what it answers; no model is trained."""
 
+import collections
 import re
 from pathlib import Path
 
 import jax
 import pytest
 
-from experiments import char_lm, classify, multi30k, s2, s3, s4, scan, sst2, tag, translate
+from experiments import (
+    char_lm,
+    classify,
+    copy_memory,
+    forecast,
+    formal,
+    mqar,
+    multi30k,
+    s2,
+    s3,
+    s4,
+    scan,
+    sst2,
+    tag,
+    translate,
+)
 from experiments.common import classification, settings
 from recattn_jax.errors import UserError
 from recattn_jax.training.state import abstract_state
@@ -109,3 +125,40 @@ def test_every_arm_of_s2_names_a_known_encoder(tmp_path):
 def test_weights_of_classes_are_read_in_their_order():
     c = settings.numbers(**classification.numbers() | {"class_weights": ".5, 2"})
     assert classification.loss(c).keywords["weights"] == (0.5, 2.0)
+
+
+def test_generated_problems_that_cannot_be_asked(tmp_path):
+    refused(mqar, config(mqar, tmp_path, vocabulary=8), "pairs=4 of vocabulary=8")
+    refused(mqar, config(mqar, tmp_path, length=10), "length=10: 4 pairs need 16 or more")
+    refused(formal, config(formal, tmp_path, shown=500), "shown=500, longest=500")
+    refused(formal, config(formal, tmp_path, curriculum=2.0), "curriculum=2.0")
+    refused(formal, config(formal, tmp_path, mixer="perceptron"), "mixer='perceptron'")
+    refused(copy_memory, config(copy_memory, tmp_path, wait=0), "lengths of (0, 0)", opened=True)
+
+
+def test_formal_languages_are_asked_by_length_too(tmp_path):
+    evaluation = formal.build(config(formal, tmp_path)).data().evaluation
+    ranges = ["41_80", "81_160", "161_320", "321_500"]
+    assert set(evaluation) == {"validation", "test", *(f"test_{each}" for each in ranges)}
+    lengths = [
+        int(row.sum()) - 1 for batch in evaluation["test"].epoch() for row in batch["segments"]
+    ]
+    counts = collections.Counter(length for length in lengths if length >= 0)  # -1 is padding
+    assert set(counts) == set(range(41, 501)) and set(counts.values()) == {2}
+
+
+def test_a_table_is_cut_by_lines_or_by_days_and_read_in_part(tmp_path):
+    rows = [f"2020-01-{day:02d},{day},note,{-day}" for day in range(1, 31)]
+    (tmp_path / "a.csv").write_text("\n".join(["day,a,text,b", *rows]) + "\n")
+    given = dict(path=str(tmp_path / "a.csv"), time="day", columns="a, b", features=2)
+    sizes = dict(length=3, horizon=2, patch=1, batch=2)
+    days = dict(train="2020-01-16", validation="2020-01-24", test="")
+    by_days = forecast.build(config(forecast, tmp_path, **given, **sizes, **days)).data()
+    lines = dict(train="15", validation="8", test="0")
+    by_lines = forecast.build(config(forecast, tmp_path, **given, **sizes, **lines)).data()
+    assert by_days.vocabularies["columns"].names == ("a", "b")
+    assert set(by_days.evaluation) == {"validation"}
+    assert by_days.train.fingerprint == by_lines.train.fingerprint
+    refused(
+        forecast, config(forecast, tmp_path, **given, train="soon"), "train is 'soon'", opened=True
+    )

@@ -157,7 +157,7 @@ def forecast_data(
     for split, values in series.items():
         past = before[max(0, len(before) - length) :]
         scaled = np.concatenate([past, steps.of_series(values)])
-        stretches.append(Stretch(split, scaled, max(length, len(past))))
+        stretches.append(Stretch(split, scaled, length))
         before = scaled
     hosts = jax.process_index(), jax.process_count()
     pipelines = {stretch.split: pipeline(stretch, *hosts) for stretch in stretches}

@@ -83,8 +83,10 @@ def generated(
     "Learning to execute", arXiv 1410.4615, 2014.
     """
     check_rows(batch, process_count)
-    if not 1 <= lengths[0] <= lengths[1] or count < 1:
-        raise UserError(f"lengths {lengths}, {count} questions: expected 1 or more, growing")
+    if not 1 <= lengths[0] <= lengths[1]:
+        raise UserError(f"{split} has lengths of {lengths}, expected 1 or more, the longer behind")
+    if count < 1:
+        raise UserError(f"{split} has {count} questions, expected 1 or more")
     if curriculum < 0:
         raise UserError(f"curriculum is {curriculum} steps, expected 0 or more")
     hosts = process_index, process_count

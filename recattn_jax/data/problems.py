@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from recattn_jax.errors import UserError
+
 
 class Question(NamedTuple):
     """One example.
@@ -263,7 +265,8 @@ class Recall(Problem):
         pairs: how many there are, each asked once.
 
     Raises:
-        ValueError: if there are fewer keys than pairs.
+        UserError: if there are fewer keys than pairs; from `sizes` and `make`, if the length is too
+            short for the pairs.
 
     Example:
         Recall(vocabulary=8192, pairs=4).make(Draws(0), 64).symbols      # int[64]
@@ -276,7 +279,10 @@ class Recall(Problem):
 
     def __post_init__(self) -> None:
         if not 1 <= self.pairs < self.vocabulary // 2:
-            raise ValueError(f"Recall: {self.pairs} pairs of {self.vocabulary // 2 - 1} keys")
+            raise UserError(
+                f"pairs={self.pairs} of vocabulary={self.vocabulary}, which has"
+                f" {max(0, self.vocabulary // 2 - 1)} keys; expected 1 or more, and as many keys"
+            )
 
     @property
     def symbols(self) -> int:
@@ -287,13 +293,14 @@ class Recall(Problem):
         return self.vocabulary
 
     def sizes(self, length: int) -> tuple[int, int]:
+        if length < 4 * self.pairs:
+            raise UserError(f"length={length}: {self.pairs} pairs need {4 * self.pairs} or more")
         return length, self.pairs
 
     def make(self, draws: Draws, length: int) -> Question:
+        self.sizes(length)
         half, told = self.vocabulary // 2, 2 * self.pairs
         places = (length - told) // 2
-        if places < self.pairs:
-            raise ValueError(f"Recall: {length} steps, {self.pairs} pairs need {2 * told} or more")
         keys = 1 + draws.some(half - 1, self.pairs)
         values = half + draws.below(self.vocabulary - half, self.pairs)
         symbols = draws.below(self.vocabulary, length)

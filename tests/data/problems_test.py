@@ -83,9 +83,9 @@ def test_a_key_is_asked_for_after_its_value():
         places += asked.tolist()
     near, far = np.sum(np.array(places) < 16), np.sum(np.array(places) >= 56)
     assert near > 4 * far > 0
-    with pytest.raises(ValueError, match="4 pairs of 3 keys"):
+    with pytest.raises(UserError, match="pairs=4 of vocabulary=8, which has 3 keys"):
         Recall(vocabulary=8, pairs=4)
-    with pytest.raises(ValueError, match="15 steps, 4 pairs need 16"):
+    with pytest.raises(UserError, match="length=15: 4 pairs need 16"):
         problem.make(Draws(0), 15)
 
 
@@ -136,7 +136,7 @@ def test_a_pass_asks_every_length_alike_in_one_shape():
         assert (batch["segments"].sum(axis=1) == 2 * (batch["answers"] >= 0).sum(axis=1)).all()
     again = list(pipeline.epoch())
     np.testing.assert_array_equal(again[1]["inputs"], batches[1]["inputs"])
-    with pytest.raises(UserError, match=r"lengths \(0, 5\)"):
+    with pytest.raises(UserError, match=r"test has lengths of \(0, 5\)"):
         generated(Reverse(), "test", (0, 5), 7, 4, 0, 0)
 
 
