@@ -24,8 +24,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments.common import series, settings
-from recattn_jax.data import Motion, Source, Steps, labelled_frames
-from recattn_jax.layers import FrameConvolutions, RandomAffine, Serial
+from recattn_jax.data import Source, labelled_frames
 from recattn_jax.training import Experiment
 
 SIDE = 30
@@ -34,10 +33,10 @@ SIDE = 30
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **series.numbers() | dict(classes=27, features=SIDE * SIDE, length=64, batch=16),
+        **series.numbers()
+        | series.video()
+        | dict(classes=27, features=SIDE * SIDE, length=64, batch=16),
         path="",
-        shift=2.0,  # pixels that a video is moved by in training, at most
-        zoom=0.1,  # and how much larger or smaller it is seen
         steps=600,
         evaluate_every=100,
         ema_decay=0.99,
@@ -52,13 +51,7 @@ def build(c: ConfigDict) -> Experiment:
         people = {"test": (2, 4, 6, 8)}
         return labelled_frames(path, data_dir, "frames", "action", "subject", people)
 
-    def motion(found: Source) -> Steps:
-        return Motion.of(record["series"] for record in found.splits["train"])
-
-    shape = (SIDE, SIDE, 1)
-    seen = RandomAffine(shape, c.shift, c.zoom)
-    frontend = Serial((seen, FrameConvolutions(shape, (16, 32, 64), c.width)))
-    return series.series(c, source, motion, frontend)
+    return series.moving(c, source, (SIDE, SIDE, 1))
 
 
 def sweep() -> dict[str, Any]:

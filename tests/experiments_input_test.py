@@ -10,6 +10,7 @@ import pytest
 from experiments import (
     char_lm,
     classify,
+    classify_frames,
     copy_memory,
     forecast,
     formal,
@@ -134,6 +135,13 @@ def test_generated_problems_that_cannot_be_asked(tmp_path):
     refused(formal, config(formal, tmp_path, curriculum=2.0), "curriculum=2.0")
     refused(formal, config(formal, tmp_path, mixer="perceptron"), "mixer='perceptron'")
     refused(copy_memory, config(copy_memory, tmp_path, wait=0), "lengths of (0, 0)", opened=True)
+
+
+def test_frames_that_do_not_fit_their_sides(tmp_path):
+    refused(
+        classify_frames, config(classify_frames, tmp_path, features=901), "features=901, height"
+    )
+    refused(classify_frames, config(classify_frames, tmp_path, test="a,2"), "test='a,2'")
 
 
 def test_formal_languages_are_asked_by_length_too(tmp_path):

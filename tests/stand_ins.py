@@ -177,6 +177,20 @@ def video() -> Files:
     return {"depth.npz": buffer.getvalue()}
 
 
+def films() -> bytes:
+    """Eight recordings of two kinds, of two frames or three, in colour."""
+    lengths = [2 + n % 2 for n in range(8)]
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        frames=np.arange(sum(lengths) * 900, dtype=np.uint8).reshape(-1, 10, 30, 3),
+        offsets=np.cumsum([0, *lengths]),
+        label=np.arange(8) % 2,
+        group=np.arange(8) // 4,
+    )
+    return buffer.getvalue()
+
+
 def hours() -> Files:
     """Two years of seven measurements an hour, the same every day."""
     start = np.datetime64("2016-07-01T00:00:00")
@@ -195,6 +209,7 @@ def measurements() -> Files:
 # By experiment: its files, and the config keys that name them ("" is their folder).
 STAND_INS: dict[str, tuple[Callable[[], Files], dict[str, str]]] = {
     "classify": (labelled, {"train": "train.tsv"}),
+    "classify_frames": (lambda: {"a.npz": films()}, {"path": "a.npz"}),
     "classify_series": (
         lambda: {"a.ts": cases(2, 1)["JapaneseVowels_TRAIN.ts"]},
         {"train": "a.ts"},

@@ -8,8 +8,23 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.common import classification, encoders, settings
-from recattn_jax.data import TEXT, Measurements, Source, Spectra, Steps, series_examples
-from recattn_jax.layers import Dense, Dropout, SequenceLayer, Serial
+from recattn_jax.data import (
+    TEXT,
+    Measurements,
+    Motion,
+    Source,
+    Spectra,
+    Steps,
+    series_examples,
+)
+from recattn_jax.layers import (
+    Dense,
+    Dropout,
+    FrameConvolutions,
+    RandomAffine,
+    SequenceLayer,
+    Serial,
+)
 from recattn_jax.models import Mean, SequenceModel
 from recattn_jax.training import Experiment
 
@@ -72,6 +87,33 @@ def spectra(c: ConfigDict, found: Source) -> Steps:
     """Sound, as its power in bands of the mel scale."""
     waves = (record["series"] for record in found.splits["train"])
     return Spectra.of(waves, c.rate, c.window, c.hop, c.features)
+
+
+def video() -> dict[str, Any]:
+    """The numbers that `moving` reads, beside those of `series`."""
+    return dict(
+        shift=2.0,  # pixels that a video is moved by in training, at most
+        zoom=0.1,  # and how much larger or smaller it is seen
+    )
+
+
+def moving(
+    c: ConfigDict, source: Callable[[Path], Source], shape: tuple[int, int, int]
+) -> Experiment:
+    """An experiment that puts one label on a video, by what moves in it.
+
+    Args:
+      c: the config.
+      source: from the folder for prepared data to the records.
+      shape: height, width and channels of a frame.
+    """
+
+    def motion(found: Source) -> Steps:
+        return Motion.of(record["series"] for record in found.splits["train"])
+
+    seen = RandomAffine(shape, c.shift, c.zoom)
+    frontend = Serial((seen, FrameConvolutions(shape, (16, 32, 64), c.width)))
+    return series(c, source, motion, frontend)
 
 
 def sweep() -> dict[str, Any]:
