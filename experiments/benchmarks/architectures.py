@@ -78,16 +78,16 @@ def settings() -> dict[str, Setting]:
         numbers = dict(problem=name, width=width, steps=steps, **lengths)
         return Setting(formal, numbers, "accuracy", 1 / formal.PROBLEMS[name].answers, 1.0)
 
-    recall = dict(vocabulary=256, length=32, width=64, steps=2000)
-    numbers_added = dict(length=100, width=32, steps=1500)
+    recall = dict(vocabulary=256, length=32, width=64, steps=1500)
+    added = dict(length=100, width=32, steps=1000)
     return {
         "parity": language("parity", 32, 1500),
-        "cycle_navigation": language("cycle_navigation", 64, 4000),
+        "cycle_navigation": language("cycle_navigation", 64, 3000),
         "modular_arithmetic": language("modular_arithmetic", 64, 6000),
         "bucket_sort": language("bucket_sort", 32, 2000),
         "reverse": language("reverse", 32, 2000),
         "mqar": Setting(mqar, recall, "accuracy", 1 / 128, 1.0),
-        "adding": Setting(adding, numbers_added, "loss", 1 / 6, 0.0),
+        "adding": Setting(adding, added, "loss", 1 / 6, 0.0),
     }
 
 
