@@ -28,13 +28,13 @@ from recattn_jax.training import Experiment
 def get_config() -> ConfigDict:
     """All numbers of the experiment."""
     return settings.numbers(
-        **architectures.numbers() | dict(mixer="s3", width=64),
+        **architectures.numbers() | dict(mixer="s3", width=32, heads=1),
         length=600,
-        batch=32,
+        batch=16,
         questions=512,  # of an evaluation
-        steps=3000,
-        evaluate_every=500,
-        peak_lr=2e-3,
+        steps=1500,
+        evaluate_every=250,
+        peak_lr=3e-3,
         weight_decay=0.0,
     )
 
