@@ -79,7 +79,7 @@ def settings() -> dict[str, Setting]:
         return Setting(formal, numbers, "accuracy", 1 / formal.PROBLEMS[name].answers, 1.0)
 
     recall = dict(vocabulary=256, length=32, width=64, steps=1500)
-    added = dict(length=100, width=32, heads=4, steps=1000)
+    added = dict(length=100, readout="last", width=32, steps=1000)
     return {
         "parity": language("parity", 32, 1500),
         "cycle_navigation": language("cycle_navigation", 64, 3000),
