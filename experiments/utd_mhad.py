@@ -14,8 +14,8 @@ Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 Reference: accuracy 66.1 % from the depth of the whole video (Chen et al., 2015).
 
 Tried: frames as they are, in place of what moves in them, had 33.7 % (commit 6680c46), and what
-moves, seen from one place only, 50.7 % (commit b5cbe8e): four people, each standing where they
-stand, are too few to learn what all have in common.
+moves, seen from one place only, 50.7 % after 500 steps (commit b5cbe8e): four people, each standing
+where they stand, are too few to learn what all have in common.
 """
 
 from pathlib import Path
