@@ -35,6 +35,15 @@ zero, and says so.
 _PROSE = ("Reference:", "Tried:")
 # How many scores a table has room for.
 _SCORES = 4
+# What bars are of where the headline is the loss, the first that there is, and whether more of it
+# is better. Of texts the accuracy counts tokens that were given the right ones before them.
+_BARS = {
+    "bleu": True,
+    "rouge1": True,
+    "exact_match": True,
+    "symbol_error_rate": False,
+    "accuracy": True,
+}
 # Parts of other scores: shown where there is room.
 _PARTS = ("precision", "recall", "token_accuracy")
 
@@ -280,12 +289,12 @@ def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
     """What bars are of, and whether more of it is better.
 
     The headline; but where that is the loss, as it is where texts are written, which takes too long
-    for every evaluation, the first score of these texts.
+    for every evaluation, or where all that is held out is soon right, a score beside it.
     """
     headline = arms[0].measure[0]
-    scores = [name for name in other_scores(arms) if name != "accuracy"]
+    scores = [name for name in _BARS if all(arm.values(name) for arm in arms)]
     if headline == "loss" and scores:
-        return scores[0], True
+        return scores[0], _BARS[scores[0]]
     return headline, arms[0].results[0].maximise
 
 

@@ -140,7 +140,7 @@ def test_arms_that_differ_in_nothing_else_are_compared_before_all_others():
 
 
 def test_the_figure_shows_what_was_written_where_the_headline_is_the_loss():
-    """And where no score but accuracy stands beside the loss, the loss, of which less is better."""
+    """Else how much was right; of errors of their own kind less is better, as of the loss."""
 
     def pair(**metrics):
         lines = [changed(metrics=metrics), changed(mixer="lstm", metrics=metrics)]
@@ -152,7 +152,11 @@ def test_the_figure_shows_what_was_written_where_the_headline_is_the_loss():
     (panel,) = results_page.panels(pair(accuracy=0.9, loss=2.0, bleu=30.0))
     assert (panel.quantity, panel.maximise) == ("bleu (test)", True)
     assert set(map(tuple, panel.bars.values())) == {(30.0,)}
-    (panel,) = results_page.panels(pair(accuracy=0.9, loss=2.0))
+    (panel,) = results_page.panels(pair(accuracy=0.9, macro_f1=0.8, loss=2.0))
+    assert (panel.quantity, panel.maximise) == ("accuracy (test)", True)
+    (panel,) = results_page.panels(pair(loss=2.0, exact=0.3, symbol_error_rate=0.1))
+    assert (panel.quantity, panel.maximise) == ("symbol error rate (test)", False)
+    (panel,) = results_page.panels(pair(loss=2.0, mae=1.0))
     assert (panel.quantity, panel.maximise) == ("loss (test)", False)
 
 
