@@ -14,6 +14,12 @@ Hardware: 2 CPU cores. Time and the number to expect: see RESULTS.md.
 Reference: mean accuracy on lengths 41 to 500, best of many seeds after a million steps: LSTMs 100 %
 on the regular ones, transformers 96 (even pairs), 24 (modular arithmetic), 52 (parity), 62 (cycle
 navigation); bucket sort 99.3 and 91.9, reverse 60.9 and 62.3 (Delétang et al., 2022).
+
+Tried: 3,000 to 20,000 steps of 32 (of parity, where the row names no other problem). In cycle
+navigation an LSTM learns the lengths that it is shown, and has 42 to 85 % of longer ones, over
+three seeds and three learning rates: it may count, which fails further on, where RNN and GRU, whose
+states are bounded, have 100 %. Bucket sort and reverse would need more steps: 5,000 are a small
+part of the reference's.
 """
 
 from typing import Any
