@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels.products import add_bias, affine, product
+from recattn_jax.kernels.products import add_bias, affine, product, split_gates
 from recattn_jax.kernels.recurrence import Carry, Cell
 from recattn_jax.shapes import Array, Float
 
@@ -84,7 +84,7 @@ def advance_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights())
     if weights.recurrent_scale is not None:
         projected, recurrent = gates
         gates = projected + normalize_gates(recurrent, weights.recurrent_scale)
-    i, f, g, o = (gates[:, gate] for gate in range(4))
+    i, f, g, o = split_gates(gates)
     if weights.peepholes is not None:
         i = i + weights.peepholes[None, 0] * cell
         f = f + weights.peepholes[None, 1] * cell
@@ -117,7 +117,7 @@ def advance_gru(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
 
     Cho et al., Learning phrase representations, 2014, arXiv:1406.1078.
     """
-    r, z, n, recurrent = (gates_BGH[:, gate] for gate in range(4))
+    r, z, n, recurrent = split_gates(gates_BGH)
     return _blend(carry, z, n + jax.nn.sigmoid(r) * recurrent)
 
 
@@ -175,7 +175,7 @@ def advance_gru_reset_before(
     if scale_GH is not None:
         projected, recurrent = merged
         merged = _merge_reset_before(projected, normalize_gates(recurrent, scale_GH[:2]))
-    r, z, n = (merged[:, gate] for gate in range(3))
+    r, z, n = split_gates(merged)
     seen = jax.nn.sigmoid(r) * carry[0]
     if drop is not None:
         seen = seen * jax.lax.stop_gradient(drop.astype(seen.dtype))
@@ -207,7 +207,7 @@ def advance_slstm(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
     Beck et al., xLSTM, 2024, arXiv:2405.04517.
     """
     _, cell, normalizer, stabilizer = carry
-    i, f, z, o = (gates_BGH[:, gate] for gate in range(4))
+    i, f, z, o = split_gates(gates_BGH)
     empty, kept = normalizer == 0, jax.nn.log_sigmoid(f) + stabilizer
     new = jax.lax.stop_gradient(jnp.where(empty, i, jnp.maximum(kept, i)))
     i, f = jnp.exp(i - new), jnp.exp(jnp.where(empty, -jnp.inf, kept - new))

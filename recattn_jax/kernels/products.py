@@ -4,11 +4,18 @@ A recurrent kernel is `[P, G, H]`, or `[N, K, G, K]` for heads that do not see e
 its products have the letter n, and the width of h is cut into N parts.
 """
 
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.precision import wide
 from recattn_jax.shapes import Array, Float
+
+LARGE = 2**23
+"""Bytes from which a CPU's recurrent product is bound by reading the kernel."""
 
 
 def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... _ H"]:
@@ -92,6 +99,32 @@ def add_bias(
     return gates + jnp.reshape(bias_GH.astype(gates.dtype), (1,) * lead + bias_GH.shape)
 
 
+@jax.custom_vjp
+def split_gates(gates_BGH: Float[Array, "B G H"]) -> tuple[Float[Array, "B H"], ...]:
+    """Tells gates apart, `[B, G, H]` to G arrays `[B, H]`.
+
+    The same as indexing each; but the cotangents are stacked, where the gradient of indexing sums
+    as many arrays of zeros.
+
+    Args:
+      gates_BGH: `[B, G, H]`.
+
+    Returns:
+      G arrays. `jax.jvp` through it raises; `grad` and `vmap` work.
+
+    >>> [gate.shape for gate in split_gates(jnp.ones((5, 2, 3)))]
+    [(5, 3), (5, 3)]
+    """
+    return tuple(gates_BGH[:, gate] for gate in range(gates_BGH.shape[1]))
+
+
+def _split_backward(_: None, d_gates: tuple[Array, ...]) -> tuple[Array]:
+    return (jnp.stack(d_gates, axis=1),)
+
+
+split_gates.defvjp(lambda gates_BGH: (split_gates(gates_BGH), None), _split_backward)
+
+
 def units_of(kernel: Float[Array, "*N _ G H"]) -> tuple[int, int]:
     """How many gates, and how many units, the product with a recurrent kernel has.
 
@@ -116,21 +149,40 @@ def _cut(x: Array, kernel: Array) -> Array:
     return x.astype(kernel.dtype)
 
 
-def recur(
-    hidden_BP: Float[Array, "B P"], kernel: Float[Array, "*N _ G H"]
-) -> Float[Array, "B G _"]:
-    """Multiplies hidden states by a recurrent kernel, `h U`.
+class RecurrentProducts(NamedTuple):
+    """The products of a loop over time, with the kernel laid out before it.
+
+    Attributes:
+      forward: hidden states `[B, P]` to gates `[B, G, H]`, `h U`.
+      transposed: cotangents of gates `[B, G, H]` to those of hidden states `[B, P]`.
+    """
+
+    forward: Callable[[Array], Array]
+    transposed: Callable[[Array], Array]
+
+
+def recurrent_products(kernel: Float[Array, "*N _ G H"]) -> RecurrentProducts:
+    """Makes the product with a recurrent kernel, and its transposed one, ready for a loop.
 
     Args:
-      hidden_BP: `[B, P]`.
       kernel: `[P, G, H]`, or `[N, K, G, K]` with P = N K.
 
     Returns:
-      Gates `[B, G, H]`, or `[B, G, N K]`.
+      Functions of `[B, P]` and of `[B, G, H]`; sums are float32 or wider.
 
-    >>> recur(jnp.ones((5, 6)), jnp.ones((2, 3, 4, 3))).shape
-    (5, 4, 6)
+    >>> products = recurrent_products(jnp.ones((2, 3, 4, 3)))
+    >>> products.transposed(products.forward(jnp.ones((5, 6)))).shape
+    (5, 6)
     """
+    # Turned once, here: in the loop it would be turned in every step.
+    turned = jnp.moveaxis(kernel, -3, -1)
+    large = kernel.size * kernel.dtype.itemsize >= LARGE
+    if kernel.ndim == 3 and large and jax.default_backend() == "cpu":
+        return RecurrentProducts(partial(_recur_first, turned), partial(_back_first, kernel))
+    return RecurrentProducts(partial(_recur, kernel), partial(_back, turned))
+
+
+def _recur(kernel: Array, hidden_BP: Array) -> Array:
     n = "n" * (kernel.ndim - 3)
     gates = jnp.einsum(
         f"b{n}k,{n}kgh->bg{n}h",
@@ -141,29 +193,29 @@ def recur(
     return gates.reshape((gates.shape[0], *units_of(kernel)))
 
 
-def recur_transposed(
-    d_recurrent_BGH: Float[Array, "B G _"], turned: Float[Array, "*N G H _"]
-) -> Float[Array, "B P"]:
-    """The cotangent of the hidden states of `recur`.
-
-    Args:
-      d_recurrent_BGH: cotangent of the gates, `[B, G, H]`.
-      turned: the kernel with its first axis (after N) last: `[G, H, P]` or `[N, G, K, K]`.
-
-    Returns:
-      `[B, P]`.
-
-    >>> recur_transposed(jnp.ones((5, 4, 6)), jnp.ones((2, 4, 3, 3))).shape
-    (5, 6)
-    """
+def _back(turned: Array, d_gates_BGH: Array) -> Array:
     n = "n" * (turned.ndim - 3)
     d_hidden = jnp.einsum(
         f"bg{n}h,{n}ghk->b{n}k",
-        _cut(d_recurrent_BGH, turned),
+        _cut(d_gates_BGH, turned),
         turned,
         preferred_element_type=wide(turned.dtype),
     )
     return d_hidden.reshape((d_hidden.shape[0], -1))
+
+
+# A CPU's product walks over its first operand once and keeps the second, so the larger one comes
+# first. Without the barrier XLA would swap them back.
+
+
+def _recur_first(turned_GHP: Array, hidden_BP: Array) -> Array:
+    gates_GHB = _contract(turned_GHP, hidden_BP.astype(turned_GHP.dtype), (2,), (1,))
+    return jnp.moveaxis(jax.lax.optimization_barrier(gates_GHB), -1, 0)
+
+
+def _back_first(kernel_PGH: Array, d_gates_BGH: Array) -> Array:
+    d_hidden_PB = _contract(kernel_PGH, d_gates_BGH.astype(kernel_PGH.dtype), (1, 2), (1, 2))
+    return jnp.moveaxis(jax.lax.optimization_barrier(d_hidden_PB), -1, 0)
 
 
 def kernel_gradient(

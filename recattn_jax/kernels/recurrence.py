@@ -11,7 +11,7 @@ that serves every cell. The first entry of a carry is the hidden state h, which 
 The cells themselves stand in `kernels.cells`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,12 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.precision import wide
-from recattn_jax.kernels.products import kernel_gradient, recur, recur_transposed, units_of
+from recattn_jax.kernels.products import (
+    kernel_gradient,
+    recurrent_products,
+    split_gates,
+    units_of,
+)
 from recattn_jax.shapes import Array, Float, Mask
 
 Carry = tuple[Array, ...]
@@ -27,6 +32,12 @@ Weights = Any
 
 BLOCK = 16
 """Steps whose gates are projected in one product: few enough that they stay in a CPU's cache."""
+CHAINS = 2
+"""Chains that a CPU's batch is cut into: one a core of the two that this was measured on."""
+OWN_CACHE = 2**20
+"""Bytes of a recurrent kernel up to which the chains pay."""
+LEAST_ROWS = 8
+"""Rows of a chain."""
 
 
 class Cell(NamedTuple):
@@ -95,20 +106,24 @@ def scan_cell(
     every_drop = None
     if drop is not None and drop.shape[1] == 1:
         every_drop, drop = drop[:, 0], None
-    fixed = _Fixed(weights, recurrent_kernel, step_weights, every_drop)
+    fixed = _Fixed(weights, recurrent_kernel, step_weights)
     inputs = (x, _Masks(starts, keep, drop))
     x_TB, masks = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), inputs)
-    hidden_TBP, last = _compiled_scan(cell, block, remat_every, fixed, x_TB, carry, masks)
-    return jnp.swapaxes(hidden_TBP, 0, 1), last
+    batch = carry[0].shape[0]
+    chains = _cut_rows(
+        _Rows(x_TB, carry, masks, every_drop), batch, _chains(batch, recurrent_kernel)
+    )
+    hidden, last = _compiled_scan(cell, block, remat_every, fixed, chains)
+    hidden_BTP = jnp.concatenate([jnp.swapaxes(h_TBP, 0, 1) for h_TBP in hidden])
+    return hidden_BTP, jax.tree.map(lambda *parts: jnp.concatenate(parts), *last)
 
 
 class _Fixed(NamedTuple):
-    """What is the same at every step; `drop` is `[B, P]`."""
+    """What is the same at every step and for every row."""
 
     weights: Weights
     kernel: Array
     step_weights: tuple[Any, ...]
-    drop: Array | None
 
 
 class _Masks(NamedTuple):
@@ -119,28 +134,88 @@ class _Masks(NamedTuple):
     drop: Array | None
 
 
+class _Rows(NamedTuple):
+    """What a chain starts from, some rows of the batch; `drop` `[B, P]` serves all steps."""
+
+    x: Any
+    carry: Carry
+    masks: _Masks
+    drop: Array | None
+
+
+class _Saved(NamedTuple):
+    """What the backward pass needs of a chain, `[T, B, ...]`; `before` is the carry without h."""
+
+    hidden: Array
+    before: Carry
+    gates: Any
+
+
+Chains = tuple[_Rows, ...]
+
+
+def _chains(batch: int, kernel: Array) -> int:
+    """Into how many chains the batch is cut, that a CPU runs beside each other.
+
+    Rows do not see each other, so halves of a batch are two chains of small operations, each of
+    which is too small to be worth cutting. It pays where the kernel fits into every core's own
+    cache, and where no mesh has cut the batch already.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    small = kernel.size * kernel.dtype.itemsize <= OWN_CACHE
+    if jax.default_backend() != "cpu" or mesh.size > 1 or not small:
+        return 1
+    return CHAINS if batch % CHAINS == 0 and batch >= CHAINS * LEAST_ROWS else 1
+
+
+def _cut_rows(rows: _Rows, batch: int, chains: int) -> Chains:
+    """Cuts the batch; what is one for all rows stays one."""
+
+    def part(n: int) -> _Rows:
+        def cut(tree: Any, axis: int) -> Any:
+            def one(a: Array) -> Array:
+                if a.shape[axis] != batch:
+                    return a
+                size = batch // chains
+                return jax.lax.slice_in_dim(a, n * size, (n + 1) * size, axis=axis)
+
+            return jax.tree.map(one, tree)
+
+        return _Rows(cut(rows.x, 1), cut(rows.carry, 0), cut(rows.masks, 1), cut(rows.drop, 0))
+
+    return (rows,) if chains == 1 else tuple(part(n) for n in range(chains))
+
+
+def _beside(
+    steps: Sequence[Callable[[Any, Any], tuple[Any, Any]]],
+) -> Callable[[Any, Any], tuple[Any, Any]]:
+    """One step of several chains."""
+
+    def step(carries: Any, inputs: Any) -> tuple[Any, Any]:
+        done = [one(*each) for one, *each in zip(steps, carries, inputs, strict=True)]
+        return tuple(carry for carry, _ in done), tuple(out for _, out in done)
+
+    return step
+
+
 def _run(
-    cell: Cell,
-    block: int,
-    remat_every: int | None,
-    fixed: _Fixed,
-    x_TB: Any,
-    carry: Carry,
-    masks: _Masks,
-) -> tuple[Array, Carry]:
+    cell: Cell, block: int, remat_every: int | None, fixed: _Fixed, chains: Chains
+) -> tuple[tuple[Array, ...], tuple[Carry, ...]]:
     if remat_every is None:
-        return _scan(cell, block, fixed, x_TB, carry, masks)
+        return _scan(cell, block, fixed, chains)
     # Weights enter the chunks wide, so that the sum of the chunks' gradients is wide too.
     widened = jax.tree.map(lambda a: a.astype(wide(a.dtype)), fixed)
 
     @jax.checkpoint
-    def chunk(carry: Carry, inputs: Any) -> tuple[Carry, Array]:
+    def chunk(carries: tuple[Carry, ...], inputs: Any) -> tuple[Any, Any]:
         narrow = jax.tree.map(lambda a, like: a.astype(like.dtype), widened, fixed)
-        hidden_TBP, last = _scan(cell, block, narrow, inputs[0], carry, inputs[1])
-        return last, hidden_TBP
+        parts = zip(chains, carries, inputs, strict=True)
+        here = tuple(rows._replace(x=x, carry=c, masks=m) for rows, c, (x, m) in parts)
+        hidden, last = _scan(cell, block, narrow, here)
+        return last, hidden
 
-    last, hidden_TBP = _scan_blocks(chunk, remat_every, carry, (x_TB, masks))
-    return hidden_TBP, last
+    last, hidden = _scan_blocks(chunk, remat_every, *_starts_and_inputs(chains))
+    return hidden, last
 
 
 # The bodies of the scans are closures: without a cache of its own every eager call would compile.
@@ -149,81 +224,165 @@ _compiled_scan = jax.jit(_run, static_argnums=(0, 1, 2))
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _scan(
-    cell: Cell, block: int, fixed: _Fixed, x_TB: Any, carry: Carry, masks: _Masks
-) -> tuple[Array, Carry]:
-    return _scan_forward(cell, block, fixed, x_TB, carry, masks)[0]
+    cell: Cell, block: int, fixed: _Fixed, chains: Chains
+) -> tuple[tuple[Array, ...], tuple[Carry, ...]]:
+    return _scan_forward(cell, block, fixed, chains)[0]
 
 
 def _scan_forward(
-    cell: Cell, block: int, fixed: _Fixed, x_TB: Any, carry: Carry, masks: _Masks
-) -> tuple[tuple[Array, Carry], Any]:
-    def step(carry: Carry, inputs: Any) -> tuple[Carry, Any]:
+    cell: Cell, block: int, fixed: _Fixed, chains: Chains
+) -> tuple[tuple[Any, Any], Any]:
+    recur = recurrent_products(fixed.kernel).forward
+
+    def step(every: Array | None, carry: Carry, inputs: Any) -> tuple[Carry, _Saved]:
         projected, now = inputs
         before = _reset(carry, now.starts)
-        seen = _drop(before[0], fixed.drop, now.drop)
-        gates = cell.merge(projected, recur(seen, fixed.kernel))
+        gates = cell.merge(projected, recur(_drop(before[0], every, now.drop)))
         after = _select(now.keep, cell.advance(before, gates, *fixed.step_weights), carry)
-        return after, (after[0], before[1:], gates)
+        return after, _Saved(after[0], before[1:], gates)
 
-    def run_block(carry: Carry, inputs: Any) -> tuple[Carry, Any]:
-        x_block, mask_block = inputs
-        projected = cell.project(fixed.weights, x_block)
-        return jax.lax.scan(step, carry, (projected, mask_block), unroll=_length(x_block))
+    def run_block(carries: tuple[Carry, ...], inputs: Any) -> tuple[tuple[Carry, ...], Any]:
+        projected = tuple((cell.project(fixed.weights, x), masks) for x, masks in inputs)
+        steps = _beside([partial(step, rows.drop) for rows in chains])
+        return jax.lax.scan(steps, carries, projected, unroll=_length(inputs))
 
-    last, (hidden, before, gates) = _scan_blocks(run_block, block, carry, (x_TB, masks))
-    return (hidden, last), (fixed, x_TB, masks, carry[0], hidden, before, gates)
+    last, saved = _scan_blocks(run_block, block, *_starts_and_inputs(chains))
+    return (tuple(chain.hidden for chain in saved), last), (fixed, chains, saved)
 
 
-def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> tuple[Any, ...]:
-    del block
-    fixed, x_TB, masks, first, hidden, before, gates_TB = residuals
-    d_hidden_TBP, d_last = cotangents
-    # Turned once, here: in the loop it would be turned in every step.
-    turned = jnp.moveaxis(fixed.kernel, -3, -1)
+def _starts_and_inputs(chains: Chains) -> tuple[tuple[Carry, ...], Any]:
+    return tuple(rows.carry for rows in chains), tuple((rows.x, rows.masks) for rows in chains)
+
+
+def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
+    fixed, chains, saved = residuals
+    d_hidden, d_last = cotangents
+    recur_transposed = recurrent_products(fixed.kernel).transposed
     # What each step saw: the carry of the step before, zeros where a document starts.
-    before = _reset((jnp.concatenate([first[None], hidden[:-1]]),), masks.starts) + before
-    merged = (
-        jax.eval_shape(cell.project, fixed.weights, x_TB),
-        jax.ShapeDtypeStruct(d_hidden_TBP.shape[:2] + units_of(fixed.kernel), d_hidden_TBP.dtype),
+    befores = tuple(
+        _reset((jnp.concatenate([rows.carry[0][None], kept.hidden[:-1]]),), rows.masks.starts)
+        + kept.before
+        for rows, kept in zip(chains, saved, strict=True)
     )
+    backs = [_MergeBack(cell, fixed, rows.x, d) for rows, d in zip(chains, d_hidden, strict=True)]
 
-    def unmerge(d_gates: Any, at: int) -> tuple[Any, Array]:
-        """The cotangents of the inputs of `merge`: it is linear, so any inputs give the same."""
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[at:], a.dtype), merged)
-        return jax.vjp(cell.merge, *zeros)[1](d_gates)
-
-    def step(carried: tuple[Carry, Any], inputs: Any) -> tuple[tuple[Carry, Any], Any]:
+    def step(
+        every: Array | None, back: _MergeBack, carried: tuple[Carry, Any], inputs: Any
+    ) -> tuple[tuple[Carry, Any], Any]:
         # The cotangents of the gates take their place, so that there is one array of that size.
         d_carry, gates_TB = carried
-        d_hidden, before, now, at = inputs
-        gates = jax.tree.map(lambda a: a[at], gates_TB)
+        d_hidden, pull, now, at = inputs
         d_carry = (d_carry[0] + d_hidden, *d_carry[1:])
         d_after = _select(now.keep, d_carry, _zeros(d_carry))
-        _, pull = jax.vjp(lambda *a: cell.advance(*a, *fixed.step_weights), before, gates)
         d_before, d_gates = pull(d_after)
-        d_seen = recur_transposed(unmerge(d_gates, 1)[1], turned)
-        d_hidden = d_before[0] + _drop(d_seen, fixed.drop, now.drop)
-        d_before = _reset((d_hidden, *d_before[1:]), now.starts)
-        d_gates_TB = jax.tree.map(lambda a, new: a.at[at].set(new), gates_TB, d_gates)
-        d_carry = _select(now.keep, d_before, d_carry)
+        d_gates_TB = jax.tree.map(partial(_write, at), gates_TB, d_gates)
+        d_seen = recur_transposed(back.of_step(_read(at, d_gates_TB))[1])
+        d_before = (d_before[0] + _drop(d_seen, every, now.drop), *d_before[1:])
+        d_carry = _select(now.keep, _reset(d_before, now.starts), d_carry)
         return (d_carry, d_gates_TB), d_after if fixed.step_weights else None
 
-    steps = (d_hidden_TBP, before, masks, jnp.arange(_length(d_hidden_TBP)))
-    (d_carry, d_gates_TB), d_after_TB = jax.lax.scan(step, (d_last, gates_TB), steps, reverse=True)
-    d_projected, d_recurrent = unmerge(d_gates_TB, 0)
-    _, pull = jax.vjp(cell.project, fixed.weights, x_TB)
-    d_weights, d_x = pull(d_projected)
-    seen = _drop(before[0], fixed.drop, masks.drop)
-    d_fixed = _Fixed(
-        d_weights,
-        kernel_gradient(seen, d_recurrent, fixed.kernel),
-        _step_weights_gradient(cell, fixed.step_weights, before, gates_TB, d_after_TB),
-        None,
-    )
-    return d_fixed, d_x, d_carry, None
+    def run_block(carried: Any, inputs: Any) -> tuple[Any, Any]:
+        blocks, at = inputs
+        steps = [partial(step, rows.drop, b) for rows, b in zip(chains, backs, strict=True)]
+        ready = []
+        for (_, gates_TB), (d_hidden, before, masks) in zip(carried, blocks, strict=True):
+            pulls = _pullbacks(cell, fixed.step_weights, before, _read(at, gates_TB))
+            ready.append((d_hidden, pulls, masks, at))
+        return jax.lax.scan(_beside(steps), carried, tuple(ready), reverse=True)
+
+    masks = tuple(rows.masks for rows in chains)
+    inputs = tuple(zip(d_hidden, befores, masks, strict=True))
+    starts = tuple((d, kept.gates) for d, kept in zip(d_last, saved, strict=True))
+    times = jnp.arange(_length(inputs))
+    ends, d_afters = _scan_blocks(run_block, block, starts, (inputs, times), reverse=True)
+
+    d_fixed, d_chains = [], []
+    for rows, before, back, kept, (d_carry, d_gates_TB), d_after_TB in zip(
+        chains, befores, backs, saved, ends, d_afters, strict=True
+    ):
+        d_projected, d_recurrent = back.of_sequence(d_gates_TB)
+        d_weights, d_x = jax.vjp(cell.project, fixed.weights, rows.x)[1](d_projected)
+        seen = _drop(before[0], rows.drop, rows.masks.drop)
+        d_kernel = kernel_gradient(seen, d_recurrent, fixed.kernel)
+        d_step_weights = _step_weights_gradient(
+            cell, fixed.step_weights, before, kept.gates, d_after_TB
+        )
+        d_fixed.append(_Fixed(d_weights, d_kernel, d_step_weights))
+        d_chains.append(_Rows(d_x, d_carry, _Masks(None, None, None), None))
+    return jax.tree.map(lambda *parts: sum(parts), *d_fixed), tuple(d_chains)
 
 
 _scan.defvjp(_scan_forward, _scan_backward)
+
+
+class _MergeBack:
+    """The cotangents of what `merge` takes, `(d_projected, d_recurrent)`, from those of the gates.
+
+    It is linear, so that any inputs give the same.
+    """
+
+    def __init__(self, cell: Cell, fixed: _Fixed, x_TB: Any, d_hidden_TBP: Array):
+        shape = (*d_hidden_TBP.shape[:2], *units_of(fixed.kernel))
+        self._merge = cell.merge
+        self._shapes = (
+            jax.eval_shape(cell.project, fixed.weights, x_TB),
+            jax.ShapeDtypeStruct(shape, d_hidden_TBP.dtype),
+        )
+
+    def of_step(self, d_gates: Any) -> tuple[Any, Array]:
+        """From those of one step."""
+        return self._pull(d_gates, 1)
+
+    def of_sequence(self, d_gates_TB: Any) -> tuple[Any, Array]:
+        """From those of all steps at once."""
+        return self._pull(d_gates_TB, 0)
+
+    def _pull(self, d_gates: Any, start: int) -> tuple[Any, Array]:
+        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[start:], a.dtype), self._shapes)
+        return jax.vjp(self._merge, *zeros)[1](d_gates)
+
+
+def _pullbacks(cell: Cell, step_weights: tuple[Any, ...], before: Carry, gates: Any) -> Any:
+    """What takes the cotangent of each step's carry back to what it came from, for many steps.
+
+    All that does not wait for those cotangents, the slopes of the nonlinearities above all, is
+    computed here at once and not in the loop. Gates are told apart, so that the loop writes each to
+    its place: on a CPU, joining them costs more than the product with the kernel.
+    """
+
+    def pullback(before: Carry, gates: Any) -> Any:
+        def advance(before: Carry, apart: Any) -> Carry:
+            return cell.advance(before, jax.tree.map(_join, gates, apart), *step_weights)
+
+        return jax.vjp(advance, before, jax.tree.map(_apart, gates))[1]
+
+    return jax.vmap(pullback)(before, gates)
+
+
+def _apart(gates: Array) -> Any:
+    """Gates `[B, G, H]` as G arrays; what has no axis G, such as a mask, as it is."""
+    return split_gates(gates) if gates.ndim == 3 else gates
+
+
+def _join(like: Array, apart: Any) -> Array:
+    return jnp.stack(apart, axis=1) if like.ndim == 3 else apart
+
+
+def _write(at: Array, all_TBGH: Array, apart: Any) -> Array:
+    """Writes what `_apart` told apart to its step."""
+    if all_TBGH.ndim != 4:
+        return jax.lax.dynamic_update_index_in_dim(all_TBGH, apart, at, 0)
+    for gate, one_BH in enumerate(apart):
+        start = (at, 0, gate, 0)
+        all_TBGH = jax.lax.dynamic_update_slice(all_TBGH, one_BH[None, :, None], start)
+    return all_TBGH
+
+
+def _read(at: Array, tree_TB: Any) -> Any:
+    """One step, or as many as there are numbers, which follow each other."""
+    if at.ndim == 0:
+        return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, at, 0, False), tree_TB)
+    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, at[0], at.shape[0], 0), tree_TB)
 
 
 def _step_weights_gradient(
@@ -267,19 +426,37 @@ def _length(inputs: Any) -> int:
 
 
 def _scan_blocks(
-    run_block: Callable[[Carry, Any], tuple[Carry, Any]], block: int, carry: Carry, inputs: Any
-) -> tuple[Carry, Any]:
+    run_block: Callable[[Any, Any], tuple[Any, Any]],
+    block: int,
+    carry: Any,
+    inputs: Any,
+    reverse: bool = False,
+) -> tuple[Any, Any]:
     """Scans over blocks of time; what does not fill a block at the end is a block of its own."""
     blocks, rest = divmod(_length(inputs), block)
     whole = blocks * block
     outputs = []
-    if blocks:
+
+    def run_whole(carry: Any) -> Any:
+        if not blocks:
+            return carry
         blocked = jax.tree.map(lambda a: a[:whole].reshape((blocks, block, *a.shape[1:])), inputs)
-        carry, out = jax.lax.scan(run_block, carry, blocked)
+        carry, out = jax.lax.scan(run_block, carry, blocked, reverse=reverse)
         outputs.append(jax.tree.map(lambda a: a.reshape((whole, *a.shape[2:])), out))
-    if rest:
+        return carry
+
+    def run_rest(carry: Any) -> Any:
+        if not rest:
+            return carry
         carry, out = run_block(carry, jax.tree.map(lambda a: a[whole:], inputs))
         outputs.append(out)
+        return carry
+
+    if reverse:
+        carry = run_whole(run_rest(carry))
+        outputs.reverse()
+    else:
+        carry = run_rest(run_whole(carry))
     if len(outputs) == 1:
         return carry, outputs[0]
     return carry, jax.tree.map(lambda *parts: jnp.concatenate(parts), *outputs)
