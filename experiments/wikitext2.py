@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
         depth=2,
         heads=10,
         window=128,  # words that attention looks back
+        chunk=560,  # words of a batch whose logits are there at a time, on each device
         dropout=0.5,
         weight_drop=0.3,  # of the LSTMs' recurrent kernels
         steps=30_000,
@@ -100,7 +101,7 @@ def build(c: ConfigDict) -> Experiment:
         SequenceModel(
             frontend=Serial((embed, Dropout(c.dropout))),
             body=Serial((*blocks, RMSNorm(), Dropout(c.dropout))),
-            readout=TiedPerStep(embed),
+            readout=TiedPerStep(embed, c.chunk),
         ),
         settings.adamw(c, carry_state=c.carry_state),
     )

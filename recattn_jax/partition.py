@@ -1,4 +1,4 @@
-"""The two calls by which layers speak of sharding: the identity where no mesh is set.
+"""The calls by which layers speak of sharding: the identity where no mesh is set.
 
 Everything else about placement (which parameter is split over which axis) is decided outside the
 layers, by rules on parameter paths.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
@@ -55,6 +56,106 @@ def gather(kernel: jax.Array, split: int = -1) -> jax.Array:
     return _constrain(kernel, axes)
 
 
+def parts(rows: int, steps: int) -> tuple[int, int]:
+    """Into how many parts the mesh splits the rows and the steps of activations.
+
+    Args:
+      rows: B.
+      steps: T.
+
+    Returns:
+      Divisors of B and T; 1 and 1 where no mesh is set.
+
+    >>> parts(8, 6)
+    (1, 1)
+    """
+    shape = jax.sharding.get_abstract_mesh().shape
+
+    def ways(size: int, names: tuple[str, ...]) -> int:
+        return math.prod(shape[name] for name in _dividing(size, names))
+
+    return ways(rows, BATCH_AXES), ways(steps, (SEQUENCE_AXIS,))
+
+
+def split(x: jax.Array, parts: tuple[int, int]) -> jax.Array:
+    """Lays each part's steps in a row of their own, so that none leaves its device.
+
+    Args:
+      x: `[B, T, ...]`.
+      parts: as `parts(B, T)` gives them, P in all.
+
+    Returns:
+      `[P, B T / P, ...]`; `join` undoes it.
+
+    >>> split(jax.numpy.ones((8, 6, 2)), (4, 3)).shape
+    (12, 4, 2)
+    """
+    over_rows, over_steps = parts
+    batch, length, *rest = x.shape
+    x = x.reshape(over_rows, batch // over_rows, over_steps, length // over_steps, *rest)
+    return _one_a_part(x.swapaxes(1, 2).reshape(over_rows * over_steps, -1, *rest), parts)
+
+
+def join(x: jax.Array, parts: tuple[int, int], rows: int) -> jax.Array:
+    """Undoes `split`.
+
+    Args:
+      x: `[P, B T / P, ...]`.
+      parts: as for `split`.
+      rows: B.
+
+    Returns:
+      `[B, T, ...]`.
+
+    >>> join(jax.numpy.ones((12, 4, 2)), (4, 3), 8).shape
+    (8, 6, 2)
+    """
+    over_rows, over_steps = parts
+    rest = x.shape[2:]
+    x = x.reshape(over_rows, over_steps, rows // over_rows, -1, *rest)
+    return x.swapaxes(1, 2).reshape(rows, -1, *rest)
+
+
+def copies(kernel: jax.Array, parts: tuple[int, int]) -> jax.Array:
+    """A weight once for every part of the mesh, before a loop in which each part uses its own.
+
+    The gradient is the sum of the copies' gradients, taken after the loop; that of one weight for
+    all parts would be summed over the devices in every step of it.
+
+    Args:
+      kernel: a weight.
+      parts: as for `split`, P in all.
+
+    Returns:
+      `[P, ...]`, one to a part.
+
+    >>> copies(jax.numpy.ones((4, 3)), (2, 1)).shape
+    (2, 4, 3)
+    """
+    return _one_a_part(jnp.broadcast_to(kernel[None], (math.prod(parts), *kernel.shape)), parts)
+
+
+def _one_a_part(x: jax.Array, parts: tuple[int, int]) -> jax.Array:
+    """Splits axis 0 over the parts; where there is only one, the partitioner may do as it likes."""
+    over = tuple(
+        name
+        for names, count in zip((BATCH_AXES, (SEQUENCE_AXIS,)), parts, strict=True)
+        for name in _dividing(count, names)
+    )
+    if parts == (1, 1) or not over:
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(over, *[None] * (x.ndim - 1)))
+
+
+def _dividing(size: int, names: Sequence[str]) -> list[str]:
+    """As many of these axes of the mesh, from the first, as divide a size."""
+    mesh = jax.sharding.get_abstract_mesh()
+    found = [name for name in names if name in mesh.shape]
+    while found and size % math.prod(mesh.shape[name] for name in found):
+        found.pop()
+    return found
+
+
 def _constrain(x: jax.Array, axes: Sequence[tuple[str, ...]]) -> jax.Array:
     """Splits each dimension over its axes of the mesh; one that has none is gathered.
 
@@ -69,8 +170,6 @@ def _constrain(x: jax.Array, axes: Sequence[tuple[str, ...]]) -> jax.Array:
         if names == ():
             spec.append(None)
             continue
-        split = [name for name in names if name in mesh.shape]
-        while split and size % math.prod(mesh.shape[name] for name in split):
-            split.pop()
-        spec.append(tuple(split) if split else PartitionSpec.UNCONSTRAINED)
+        over = _dividing(size, names)
+        spec.append(tuple(over) if over else PartitionSpec.UNCONSTRAINED)
     return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))

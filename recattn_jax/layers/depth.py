@@ -105,7 +105,12 @@ class Tied(Combinator):
 class Remat(Combinator):
     """Computes a layer again in the backward pass instead of keeping what it computed.
 
-    `y = layer(x)`, with the same values and gradients: memory is saved, and time is spent.
+    `y = layer(x)`, with the same values and gradients: memory is saved, and time is spent. A
+    `Repeat` of it keeps the output of every copy, and for one at a time all that is inside.
+
+    Without `Repeat`, as several in a `Serial`, CPUs save little of it: what keeps the second
+    computation waiting for its turn is dropped before their compiler orders the work. What one
+    recurrent layer keeps inside, its `remat_every` makes less.
 
     Attributes:
       layer: the layer.

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Int, State, Tokens
 
@@ -286,18 +285,10 @@ class Embed(Pointwise):
     def map(self, x: Tokens) -> Float[Array, "B T D"]:
         return self.embed(x)
 
-    def attend(self, x: Activations) -> Float[Array, "B T V"]:
-        """The products of x with every vector of the table, `x E^T`, for tied readouts.
-
-        Args:
-          x: `[B, T, D]`.
-
-        Returns:
-          `[B, T, V]`, float32, or float64 where x is.
-        """
-        table_VD = self.embed.embedding.astype(x.dtype)
-        dtype = wide(x.dtype)
-        return jnp.einsum("btd,vd->btv", x, table_VD, preferred_element_type=dtype)
+    def table(self) -> Float[Array, "V D"]:
+        """The vectors of all tokens, for tied readouts."""
+        table_VD: Array = self.embed.embedding
+        return table_VD
 
 
 class EmbedBag(Pointwise):

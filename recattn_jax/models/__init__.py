@@ -5,6 +5,7 @@ from recattn_jax.models.forecasters import DirectForecaster, RollingForecaster
 from recattn_jax.models.readouts import (
     Asked,
     AttentionPooled,
+    Comparison,
     Joint,
     Last,
     Max,
@@ -19,6 +20,7 @@ from recattn_jax.models.sequence_model import SequenceModel
 __all__ = [
     "Asked",
     "AttentionPooled",
+    "Comparison",
     "DirectForecaster",
     "EncoderDecoder",
     "Joint",

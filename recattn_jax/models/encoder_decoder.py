@@ -1,11 +1,12 @@
 """The model of two sequences: an encoder whose outputs a decoder looks at."""
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.models.readouts import Predictions
+from recattn_jax.models.readouts import Comparison, Predictions
 from recattn_jax.models.sequence_model import SequenceModel
 from recattn_jax.shapes import Array, State
 
@@ -116,12 +117,43 @@ class EncoderDecoder(nn.Module):
         Raises:
           ValueError: if the target's context has a memory: that comes from the encoder.
         """
+        context = self._look(source, source_context, target_context)
+        return self.decode(target, None, context)
+
+    def compare(
+        self,
+        comparison: Comparison,
+        labels: Any,
+        source: Array,
+        target: Array,
+        source_context: Context = Context(),
+        target_context: Context = Context(),
+    ) -> tuple[Any, State]:
+        """Compares what it predicts of the whole target with labels; see `SequenceModel.compare`.
+
+        Args:
+          comparison: what is to be known of predictions and labels, each step by itself.
+          labels: `[B, T]`, or whatever the comparison takes beside the predictions.
+          source: what the encoder takes.
+          target: what the decoder's frontend takes.
+          source_context: side inputs of the encoder.
+          target_context: the segments of the target.
+
+        Returns:
+          What the comparison returns, and the state after the target.
+
+        Raises:
+          ValueError: as for the call.
+        """
+        context = self._look(source, source_context, target_context)
+        return self.decoder.compare(comparison, labels, target, None, context)
+
+    def _look(self, source: Array, source_context: Context, target_context: Context) -> Context:
+        """The context of the decoder: the memory, and the segments of the target."""
         if target_context.memory is not None:
             raise ValueError(
                 "EncoderDecoder: target_context has a memory, but the memory is what the encoder "
                 "makes of the source; give segments only"
             )
         context = self.encode(source, source_context)
-        return self.decode(
-            target, None, dataclasses.replace(context, segments=target_context.segments)
-        )
+        return dataclasses.replace(context, segments=target_context.segments)

@@ -1,6 +1,7 @@
 """Readouts: from the outputs of a body to predictions in float32."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import flax.linen as nn
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from recattn_jax.kernels.attention import safe_softmax
+from recattn_jax.kernels.chunks import map_steps
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, refuse_shared
 from recattn_jax.layers.pointwise import Embed
@@ -16,6 +18,10 @@ from recattn_jax.shapes import Activations, Array, Float, Mask, Segments
 
 Predictions = Float[Array, "B ..."] | tuple[Any, ...]
 """Of every step `[B, T, V]`, of the whole row `[B, V]`, or a tuple of both from `Joint`."""
+
+Comparison = Callable[[Any, Any], Any]
+"""`(predictions [..., V], labels [...])` to a pytree of `[...]`, each entry by itself: what is to
+be known of them, such as `functools.partial(tasks.losses.compare, loss)`."""
 
 
 class Readout(nn.Module):
@@ -41,12 +47,34 @@ class Readout(nn.Module):
         """
         raise NotImplementedError
 
+    def compare(
+        self, comparison: Comparison, labels: Any, x: Activations, context: Context = Context()
+    ) -> Any:
+        """Compares the predictions with labels: `comparison(readout(x, context), labels)`.
+
+        A readout that predicts much of every step may do so for a few steps at a time.
+
+        Args:
+          comparison: what is to be known.
+          labels: as the comparison takes them beside the predictions.
+          x: `[B, T, D]`.
+          context: side inputs.
+
+        Returns:
+          What the comparison returns.
+        """
+        return comparison(self(x, context), labels)
+
 
 class PerStep(Readout):
     """Reads outputs off every step, `y_t = x_t W + b`.
 
     Attributes:
       outputs: V, for a language model the size of the vocabulary.
+      chunk: how many steps, of all rows that a device has, are predicted at a time where they are
+        compared with labels (chunked cross-entropy): logits and their gradient take `8 chunk V`
+        bytes in training instead of `8 B T V`, for a third more products; None for all at once.
+        It changes no result.
 
     Call: `[B, T, D] -> [B, T, V]`.
 
@@ -55,13 +83,24 @@ class PerStep(Readout):
     """
 
     outputs: int
+    chunk: int | None = None
 
     streams: ClassVar[bool] = True
 
-    @nn.compact
     def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B T V"]:
         del context
-        return _affine(self, x, self.outputs)
+        return _affine(self.weights(x), x)
+
+    def compare(
+        self, comparison: Comparison, labels: Any, x: Activations, context: Context = Context()
+    ) -> Any:
+        del context
+        return _compare(_affine, self.weights(x), comparison, labels, x, self.chunk)
+
+    @nn.compact
+    def weights(self, x: Activations) -> "_Weights":
+        """The kernel `[D, V]` and the bias `[V]`."""
+        return _weights(self, x.shape[-1], self.outputs)
 
 
 class TiedPerStep(Readout):
@@ -73,6 +112,7 @@ class TiedPerStep(Readout):
     Attributes:
       embed: the very instance that stands in the frontend (or anywhere else in the model): one
         instance in two places is one table, and its gradient comes from both.
+      chunk: as for `PerStep`; None predicts all steps at once.
 
     Call: `[B, T, D] -> [B, T, V]`, D the width of the table.
 
@@ -89,21 +129,31 @@ class TiedPerStep(Readout):
     """
 
     embed: Embed
+    chunk: int | None = None
 
     streams: ClassVar[bool] = True
 
-    @nn.compact
     def __call__(self, x: Activations, context: Context = Context()) -> Float[Array, "B T V"]:
         del context
+        return _tied(self.weights(x), x)
+
+    def compare(
+        self, comparison: Comparison, labels: Any, x: Activations, context: Context = Context()
+    ) -> Any:
+        del context
+        return _compare(_tied, self.weights(x), comparison, labels, x, self.chunk)
+
+    @nn.compact
+    def weights(self, x: Activations) -> "_Weights":
+        """The table `[V, D]` and the bias `[V]`."""
         width = self.embed.features
         if x.shape[-1] != width:
             raise ValueError(
                 f"TiedPerStep: x is {x.shape[-1]} wide, the table {width}; end the body with "
                 f"Dense({width}), or use PerStep"
             )
-        logits_BTV = self.embed.attend(x) / width**0.5
         bias = self.param("bias", nn.initializers.zeros, (self.embed.vocabulary,), jnp.float32)
-        return logits_BTV + bias[None, None, :].astype(logits_BTV.dtype)
+        return self.embed.table(), bias
 
 
 class Pooled(Readout):
@@ -144,7 +194,8 @@ class Pooled(Readout):
             _refuse_packed(self, context.segments)
             real_BT = context.segments > 0
             x = jnp.where(real_BT[..., None], x, jnp.zeros((), x.dtype))
-        return _affine(self, self.pool(x, real_BT), self.outputs)
+        pooled_BD = self.pool(x, real_BT)
+        return _affine(_weights(self, pooled_BD.shape[-1], self.outputs), pooled_BD)
 
 
 def _refuse_packed(readout: Pooled, segments: Segments) -> None:
@@ -307,13 +358,46 @@ class Joint(Readout):
         return tuple(readout(x, context) for readout in self.readouts)
 
 
-def _affine(
-    module: nn.Module, x: Float[Array, "*batch D"], outputs: int
-) -> Float[Array, "*batch V"]:
-    """`x W + b` with parameters `kernel` and `bias` of the module, summed in float32."""
-    kernel = module.param(
-        "kernel", nn.initializers.lecun_normal(), (x.shape[-1], outputs), jnp.float32
-    )
-    bias = module.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
+_Weights = tuple[Float[Array, "_ _"], Float[Array, " V"]]
+
+
+def _weights(module: nn.Module, width: int, outputs: int) -> _Weights:
+    """Parameters `kernel` `[D, V]` and `bias` `[V]` of the module."""
+    kernel = module.param("kernel", nn.initializers.lecun_normal(), (width, outputs), jnp.float32)
+    return kernel, module.param("bias", nn.initializers.zeros, (outputs,), jnp.float32)
+
+
+def _affine(weights: _Weights, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    """`x W + b`, summed in float32."""
+    kernel, bias = weights
     y = jnp.einsum("...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
-    return y + bias.reshape((1,) * (x.ndim - 1) + (-1,)).astype(y.dtype)
+    return _add_bias(y, bias)
+
+
+def _tied(weights: _Weights, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
+    """`x E^T / sqrt(D) + b`, summed in float32."""
+    table, bias = weights
+    y = jnp.einsum("...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=wide(x.dtype))
+    return _add_bias(y / x.shape[-1] ** 0.5, bias)
+
+
+def _add_bias(y: Float[Array, "*batch V"], bias: Float[Array, " V"]) -> Float[Array, "*batch V"]:
+    return y + bias.reshape((1,) * (y.ndim - 1) + (-1,)).astype(y.dtype)
+
+
+def _compare(
+    predict: Callable[[_Weights, Array], Array],
+    weights: _Weights,
+    comparison: Comparison,
+    labels: Array,
+    x: Activations,
+    chunk: int | None,
+) -> Any:
+    """Compares each step's predictions with its labels, at most `chunk` steps at a time."""
+    if chunk is None:
+        return comparison(predict(weights, x), labels)
+
+    def compare(weights: _Weights, x_CD: Array, labels_C: Array) -> Any:
+        return comparison(predict(weights, x_CD), labels_C)
+
+    return map_steps(compare, weights, (x, labels), chunk)

@@ -13,7 +13,8 @@ from recattn_jax.shapes import Array, Float, Int, State
 Batch = Mapping[str, Array]
 Apply = Callable[..., tuple[Any, State]]
 """A model with its parameters and random streams bound: `(inputs, state, context)`, or whatever
-else the model's own call takes, to predictions and state."""
+else the model's own call takes, to predictions and state; with `method="compare"` what that method
+takes, to what it returns."""
 
 
 class Mean(NamedTuple):

@@ -1,13 +1,14 @@
 """Language modelling: predict the next token."""
 
 import dataclasses
+import functools
 import math
 
-import jax
 import jax.numpy as jnp
 
 from recattn_jax.layers.base import Context
 from recattn_jax.shapes import State
+from recattn_jax.tasks import losses
 from recattn_jax.tasks.base import Apply, Batch, Mean, Metrics, Perplexity
 
 
@@ -24,7 +25,9 @@ class LanguageModel:
       separator: the token that stands between documents and is no symbol.
       symbol: what a token stands for, `byte`, `char` or `word`.
 
-    A batch holds `inputs`, `targets` and `segments`, each int32 `[B, T]`; segment 0 is padding.
+    A batch holds `inputs`, `targets` and `segments`, each int32 `[B, T]`; segment 0 is padding. The
+    model has `compare`, as `SequenceModel` has: with a `chunk` in its readout, the logits of a
+    large vocabulary never stand in memory together.
 
     >>> LanguageModel(separator=256, symbol="byte").headline
     'bits_per_byte'
@@ -46,11 +49,14 @@ class LanguageModel:
     def __call__(self, apply: Apply, batch: Batch, state: State | None) -> tuple[Metrics, State]:
         """Sums the losses of a batch; see `Task`."""
         segments_BT, targets_BT = batch["segments"], batch["targets"]
-        logits_BTV, state = apply(batch["inputs"], state, Context(segments=segments_BT))
-        log_p_BTV = jax.nn.log_softmax(logits_BTV)
-        nats_BT = -jnp.take_along_axis(log_p_BTV, targets_BT[..., None], axis=-1)[..., 0]
-        right_BT = jnp.argmax(logits_BTV, axis=-1) == targets_BT
-
+        (nats_BT, right_BT), state = apply(
+            functools.partial(losses.compare, losses.NATS),
+            targets_BT,
+            batch["inputs"],
+            state,
+            Context(segments=segments_BT),
+            method="compare",
+        )
         real_BT = (segments_BT > 0).astype(jnp.float32)
         nats = jnp.sum(nats_BT * real_BT)
         targets = jnp.sum(real_BT)

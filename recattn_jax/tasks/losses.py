@@ -1,12 +1,14 @@
 """Losses of classes in nats: pure functions of logits, one number for every label."""
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from recattn_jax.shapes import Array, Float, Int
+from recattn_jax.shapes import Array, Bool, Float, Int
 from recattn_jax.tasks.base import Mean
 
 Loss = Callable[..., Array]
@@ -109,6 +111,65 @@ def inverse_frequency(labels: Sequence[int] | np.ndarray, classes: int) -> tuple
     return tuple(float(total / (present * n)) if n else 0.0 for n in counts_C)
 
 
+class Compared(NamedTuple):
+    """What metrics of labels are made of.
+
+    Attributes:
+      nats: the loss of each label.
+      right: whether it is the most likely one.
+    """
+
+    nats: Float[Array, "*batch"]
+    right: Bool[Array, "*batch"]
+
+
+def compare(loss: Loss, logits: Float[Array, "*batch V"], labels: Int[Array, "*batch"]) -> Compared:
+    """Compares logits with labels, each by itself, for the `compare` of models.
+
+    Args:
+      loss: nats from logits and labels.
+      logits: predictions.
+      labels: what is right.
+
+    >>> compare(NATS, jnp.zeros((1, 4)), jnp.array([0])).right
+    Array([ True], dtype=bool)
+    """
+    return Compared(loss(logits, labels), jnp.argmax(logits, axis=-1) == labels)
+
+
+NATS: Loss = functools.partial(cross_entropy, smoothing=0.0, weights=None)
+"""Plain cross-entropy, `-log p_y`."""
+
+
+def known(labels: Int[Array, "*batch"], weight: Float[Array, "*batch"]) -> Int[Array, "*batch"]:
+    """The labels that count, and 0 in the place of others.
+
+    Args:
+      labels: what is right; anything where the weight is 0.
+      weight: how much each counts.
+    """
+    return jnp.where(weight > 0, labels, 0)
+
+
+def means(compared: Compared, weight: Float[Array, "*batch"]) -> tuple[Mean, Mean]:
+    """Loss and accuracy of labels, each counted as its weight says.
+
+    Args:
+      compared: of each label; anything where the weight is 0.
+      weight: how much each counts.
+
+    Returns:
+      The loss and the accuracy.
+
+    >>> compared = Compared(jnp.array([2.0, jnp.nan]), jnp.array([True, True]))
+    >>> means(compared, jnp.array([1.0, 0.0]))[0]
+    Mean(total=Array(2., dtype=float32), weight=Array(1., dtype=float32))
+    """
+    nats = jnp.where(weight > 0, compared.nats, 0.0)
+    total = jnp.sum(weight)
+    return Mean(jnp.sum(nats * weight), total), Mean(jnp.sum(compared.right * weight), total)
+
+
 def label_means(
     loss: Loss,
     logits: Float[Array, "*batch V"],
@@ -126,16 +187,10 @@ def label_means(
     Returns:
       The loss and the accuracy.
 
-    >>> import functools
-    >>> nats = functools.partial(cross_entropy, smoothing=0.0, weights=None)
-    >>> label_means(nats, jnp.zeros((2, 4)), jnp.array([0, -1]), jnp.array([1.0, 0.0]))[1]
+    >>> label_means(NATS, jnp.zeros((2, 4)), jnp.array([0, -1]), jnp.array([1.0, 0.0]))[1]
     Mean(total=Array(1., dtype=float32), weight=Array(1., dtype=float32))
     """
-    labels = jnp.where(weight > 0, labels, 0)
-    nats = jnp.where(weight > 0, loss(logits, labels), 0.0)
-    right = jnp.argmax(logits, axis=-1) == labels
-    total = jnp.sum(weight)
-    return Mean(jnp.sum(nats * weight), total), Mean(jnp.sum(right * weight), total)
+    return means(compare(loss, logits, known(labels, weight)), weight)
 
 
 def _of(log_p: Float[Array, "*batch V"], labels: Int[Array, "*batch"]) -> Float[Array, "*batch"]:

@@ -1,6 +1,7 @@
 """Sequence to sequence: translation, summaries, commands to actions."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,8 +12,9 @@ from flax import linen as nn
 from recattn_jax.data import Record
 from recattn_jax.layers.base import Context
 from recattn_jax.shapes import Int, State, Tokens
+from recattn_jax.tasks import losses
 from recattn_jax.tasks.base import Apply, Batch, Metrics, encoded
-from recattn_jax.tasks.losses import Loss, label_means
+from recattn_jax.tasks.losses import Loss
 from recattn_jax.tasks.text_scores import TextScore
 
 Decoder = Callable[..., Any]
@@ -66,14 +68,17 @@ class SequenceToSequence:
         """
         if state is not None:
             raise ValueError("SequenceToSequence: a state was given; do not carry states")
-        logits_BTV, _ = apply(
+        real_BT = (batch["segments"] > 0).astype(jnp.float32)
+        compared, _ = apply(
+            functools.partial(losses.compare, self.loss),
+            losses.known(batch["targets"], real_BT),
             batch["source"],
             batch["inputs"],
             Context(segments=batch["source_segments"]),
             Context(segments=batch["segments"]),
+            method="compare",
         )
-        real_BT = (batch["segments"] > 0).astype(jnp.float32)
-        loss, accuracy = label_means(self.loss, logits_BTV, batch["targets"], real_BT)
+        loss, accuracy = losses.means(compared, real_BT)
         return {"loss": loss, "accuracy": accuracy}, ()
 
     def predict(self, model: nn.Module, variables: Any, batch: Batch) -> Tokens:

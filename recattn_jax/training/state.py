@@ -66,10 +66,13 @@ def bind(model: nn.Module, params: Any, rngs: dict[str, jax.Array]) -> Any:
       model: unbound module.
       params: its parameters.
       rngs: streams of noise; none turns noise off.
+
+    Returns:
+      `tasks.Apply`; another method of the model is called by its name, `method="compare"`.
     """
 
-    def apply(*inputs: Any) -> Any:
-        return model.apply({"params": params}, *inputs, rngs=rngs)
+    def apply(*inputs: Any, method: str = "__call__") -> Any:
+        return model.apply({"params": params}, *inputs, rngs=rngs, method=method)
 
     return apply
 
@@ -79,9 +82,9 @@ def init_params(experiment: Experiment, seed: jax.Array | int) -> Any:
     found: dict[str, Any] = {}
 
     # The task alone knows how its batch becomes the model's inputs, so it drives this.
-    def apply(*inputs: Any) -> Any:
+    def apply(*inputs: Any, method: str = "__call__") -> Any:
         result, variables = experiment.model.init_with_output(
-            {"params": jax.random.key(seed)}, *inputs
+            {"params": jax.random.key(seed)}, *inputs, method=method
         )
         found.update(variables)
         return result

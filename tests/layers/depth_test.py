@@ -47,6 +47,48 @@ def test_remat_keeps_values_and_saves_memory() -> None:
     assert kept(lambda x: layer.apply(variables, x)[0]) < kept(lambda x: wanted(variables, x))
 
 
+def peak(layer, x) -> int:
+    """Bytes that a program for the gradient needs beside what goes in and comes out."""
+    variables = jax.eval_shape(layer.init, jax.random.key(0), x)
+
+    def loss(variables, x):
+        return jnp.sum(layer.apply(variables, x)[0] ** 2)
+
+    program = jax.jit(jax.grad(loss, (0, 1))).lower(variables, x).compile()
+    return program.memory_analysis().temp_size_in_bytes
+
+
+def test_a_stack_of_remat_keeps_one_output_a_layer() -> None:
+    x = jax.ShapeDtypeStruct((8, 32, 32), jnp.float32)
+    kept = x.size * 4
+    block = layers.Residual(layers.Serial((layers.RMSNorm(), layers.GatedMLP(128))))
+
+    def a_layer(inner) -> float:
+        """Bytes that one more layer needs, in outputs of a layer."""
+        two, eight = (peak(layers.Repeat(inner, depth), x) for depth in (2, 8))
+        return (eight - two) / 6 / kept
+
+    assert a_layer(block) > 4 * 3  # three hidden activations of the MLP, each four times as wide
+    assert a_layer(layers.Remat(block)) < 1.1
+    assert peak(layers.Repeat(layers.Remat(block), 8), x) < peak(layers.Repeat(block, 8), x) / 3
+
+
+def test_a_stack_of_remat_has_the_gradients_of_the_stack() -> None:
+    block = layers.Residual(layers.Serial((layers.RMSNorm(), layers.RNN(D), layers.GatedMLP(8))))
+    plain = layers.Repeat(block, depth=3)
+
+    def wanted(variables, x):
+        stacked = variables["params"]["stacked"]["layer"]
+        return plain.apply({"params": {"stacked": stacked}}, x)[0]
+
+    compare(layers.Repeat(layers.Remat(block), depth=3), wanted)
+
+
+def test_a_recurrence_that_computes_again_keeps_less() -> None:
+    x = jax.ShapeDtypeStruct((8, 256, 32), jnp.float32)
+    assert peak(layers.LSTM(32, remat_every=16), x) < peak(layers.LSTM(32), x) / 2
+
+
 @pytest.mark.parametrize(
     ("wrap", "copies"),
     [

@@ -32,6 +32,22 @@ MODELS = {
 }
 
 
+def test_comparing_is_predicting_and_comparing() -> None:
+    model = MODELS["Luong"]
+    variables = jax.jit(model.init)(jax.random.key(2), SOURCE, TARGET)
+    contexts = Context(jnp.array([[1, 1, 1, 1, 0, 0], [1] * 6])), Context(jnp.ones_like(TARGET))
+    y, state = model.apply(variables, SOURCE, TARGET, *contexts)
+    given = (TARGET, SOURCE, TARGET, *contexts)
+    got = model.apply(variables, lambda *compared: compared, *given, method="compare")
+    assert_close(got, ((y, TARGET), state), 0.0)
+    with pytest.raises(ValueError, match="target_context has a memory"):
+        with_memory = Context(memory=jnp.ones((2, 3, 4)))
+        model.apply(
+            variables, lambda *_: (), TARGET, SOURCE, TARGET, contexts[0], with_memory,
+            method="compare",
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_decoding_by_steps_is_decoding_whole(name: str) -> None:
     model = MODELS[name]

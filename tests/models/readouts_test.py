@@ -9,7 +9,7 @@ import pytest
 
 from recattn_jax import layers, models
 from recattn_jax.layers import Context
-from tests.oracles import assert_close, assert_gradients_close, plainly
+from tests.oracles import assert_close, assert_gradients_close, oracle, plainly
 
 X = jax.random.normal(jax.random.key(0), (3, 5, 4))
 SEGMENTS = jnp.array([[1, 1, 1, 0, 0], [0, 2, 2, 2, 0], [5, 5, 5, 5, 5]])
@@ -126,6 +126,65 @@ def test_a_tied_readout_reads_off_the_table_that_embeds() -> None:
 
     assert_close(got(variables), wanted(variables))
     assert_gradients_close(jax.grad(got)(variables), jax.grad(wanted)(variables))
+
+
+@pytest.mark.parametrize("tied", [False, True], ids=["PerStep", "TiedPerStep"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_compared_in_chunks_is_compared_at_once(tied: bool, dtype) -> None:
+    """Optax and torch see logits that nothing of the chunks has made."""
+    optax, torch = oracle("optax"), oracle("torch")
+    embed = layers.Embed(7, 4, dtype=dtype)
+    body = layers.Serial((layers.Dense(4),))
+
+    def model(chunk):
+        readout = models.TiedPerStep(embed, chunk) if tied else models.PerStep(7, chunk)
+        return models.SequenceModel(embed, body, readout)
+
+    tokens, labels = jax.random.randint(jax.random.key(3), (2, 3, 5), 0, 7)
+    variables = moved(model(None).init(jax.random.key(1), tokens))
+    weights = jnp.sin(1.0 + jnp.arange(15).reshape(3, 5))  # some of them negative, none alike
+    nats = optax.softmax_cross_entropy_with_integer_labels
+
+    def got(variables, chunk):
+        y, _ = model(chunk).apply(variables, nats, labels, tokens, method="compare")
+        return jnp.sum(weights * y), y
+
+    def wanted(variables):
+        logits, _ = model(None).apply(variables, tokens)
+        y = nats(logits, labels)
+        return jnp.sum(weights * y), (y, logits)
+
+    (_, (y_wanted, logits)), gradients = jax.value_and_grad(wanted, has_aux=True)(variables)
+    rows = torch.tensor(np.asarray(logits).reshape(15, 7))
+    by_torch = torch.nn.functional.cross_entropy(
+        rows, torch.tensor(np.asarray(labels).reshape(15)).long(), reduction="none"
+    )
+    narrow = dtype == jnp.bfloat16  # sums of parts of the gradient are rounded
+    gradient = jax.value_and_grad(got, has_aux=True)
+    jitted = jax.jit(gradient, static_argnums=1)
+    for run, chunk in ((jitted, None), (jitted, 4), (gradient, 4), (jitted, 100)):
+        (_, y), found = run(variables, chunk)
+        assert_close(y, y_wanted, 1e-6)
+        assert_close(y.reshape(15), by_torch.numpy(), 1e-6)
+        assert_gradients_close(found, gradients, 1e-2 if narrow else 1e-6)
+
+
+def test_readouts_of_whole_rows_compare_as_well() -> None:
+    model = models.SequenceModel(
+        layers.Dense(4),
+        layers.Serial((layers.Identity(),)),
+        models.Joint((models.PerStep(5, chunk=2), models.Mean(2))),
+    )
+    variables = jax.jit(model.init)(jax.random.key(1), X)
+    (steps, rows), _ = model.apply(variables, X, None, Context(SEGMENTS))
+
+    def difference(predictions, labels):
+        return jax.tree.map(jnp.subtract, predictions, labels)
+
+    zeros, state = model.apply(
+        variables, difference, (steps, rows), X, None, Context(SEGMENTS), method="compare"
+    )
+    assert state == () and not any(leaf.any() for leaf in jax.tree.leaves(zeros))
 
 
 def test_a_tied_readout_says_that_widths_differ() -> None:

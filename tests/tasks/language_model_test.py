@@ -19,7 +19,12 @@ def metrics(logits, targets, segments, symbol="byte"):
     task = LanguageModel(SEPARATOR, symbol)
     assert task.headline == {"byte": "bits_per_byte", "word": "perplexity"}[symbol]
     assert not task.maximise
-    found, state = task(lambda inputs, state, context: (jnp.asarray(logits), "after"), batch, None)
+
+    def apply(comparison, labels, inputs, state, context, *, method):
+        assert method == "compare"
+        return comparison(jnp.asarray(logits), labels), "after"
+
+    found, state = task(apply, batch, None)
     assert state == "after"
     return found
 

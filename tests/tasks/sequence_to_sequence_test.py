@@ -68,7 +68,7 @@ def test_the_model_gets_source_and_target() -> None:
 
     one, two = pair(3, 2, 1), pair(4, 5, 2)
     variables = model.init(jax.random.key(0), batch(one)["source"], batch(one)["inputs"])
-    apply = jax.jit(functools.partial(model.apply, variables))
+    apply = functools.partial(model.apply, variables)
     both, state = TASK(apply, batch(one, two), None)
     assert state == ()
     each = [TASK(apply, batch(p), None)[0] for p in (one, two)]
