@@ -4,6 +4,7 @@ A new layer says how it makes decays and inputs from x; the template brings the 
 between documents, padding, streaming and gradients.
 """
 
+import dataclasses
 from typing import final
 
 import flax.linen as nn
@@ -24,7 +25,12 @@ class LinearRecurrent(SequenceLayer):
 
     `h_t = a_t h_{t-1} + b_t`, with a and b functions of x_t alone. The carry, decays and inputs are
     float32, or float64 where x is.
+
+    Attributes:
+      implementation: of the recurrence, as in `kernels.linear_recurrence.linear_recurrence`.
     """
+
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         """a, from 0 to 1, and b of every step; float32 at least."""
@@ -45,7 +51,7 @@ class LinearRecurrent(SequenceLayer):
         decay_BTH, input_BTH = self.decay_and_input(x)
         (hidden_BH,), steps = resume(self, (jnp.zeros_like(decay_BTH[:, 0]),), state, context)
         hidden_BTH, hidden_BH = linear_recurrence(
-            decay_BTH, input_BTH, hidden_BH, steps.starts, steps.keep
+            decay_BTH, input_BTH, hidden_BH, steps.starts, steps.keep, self.implementation
         )
         return hidden_BTH.astype(x.dtype), RecurrentState((hidden_BH,), steps.segment)
 
@@ -59,6 +65,7 @@ class MinGRU(LinearRecurrent):
 
     Attributes:
       features: units H.
+      implementation: of the recurrence, "associative", "sequential" or "pallas"; None is by device.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -85,6 +92,7 @@ class MinLSTM(LinearRecurrent):
 
     Attributes:
       features: units H.
+      implementation: of the recurrence, "associative", "sequential" or "pallas"; None is by device.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -115,6 +123,7 @@ class RGLRU(LinearRecurrent):
 
     Attributes:
       heads: blocks H of the gates; the width of x must divide by it.
+      implementation: of the recurrence, "associative", "sequential" or "pallas"; None is by device.
 
     Call: `[B, T, D] -> [B, T, D]`; state: `RecurrentState(carry=(h,), segment)`.
 

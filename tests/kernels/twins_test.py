@@ -1,0 +1,127 @@
+"""Each twin for one backend against its reference: values and gradients, on a CPU.
+
+Pallas kernels are interpreted, which fills what lies past the ends of an array with NaN; what only
+a GPU has is replaced by a stand-in that its library brings for the same arguments.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import pallas as pl
+
+from recattn_jax.kernels import backends
+from recattn_jax.kernels.gpu import linear_recurrence as gpu_linear
+from recattn_jax.kernels.linear_recurrence import linear_recurrence
+from recattn_jax.kernels.tpu import linear_recurrence as tpu_linear
+from recattn_jax.layers import Context, MinGRU
+from tests.oracles import assert_close, assert_gradients_close
+
+PLATFORM = {"gpu": "cuda", "tpu": "tpu"}
+# Documents that start anywhere, the first step included; padding before, between and after them.
+SEGMENTS = np.array(
+    [
+        [1, 1, 2, 2, 2, 2, 0, 3, 4, 4, 0],
+        [5] * 11,
+        [0, 0, 1, 0, 2, 2, 2, 2, 2, 0, 0],
+        [0] * 11,
+        [1] * 8 + [0] * 3,
+    ]
+)
+B, T = SEGMENTS.shape
+
+
+@pytest.fixture
+def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Makes programs for another backend, whose Pallas kernels are interpreted, in small tiles."""
+
+    def set_backend(name: str) -> None:
+        monkeypatch.setattr(backends, "backend", lambda: name)
+        monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
+        for module, tiles in TILES.items():
+            for tile, size in tiles.items():
+                monkeypatch.setattr(module, tile, size)
+
+    return set_backend
+
+
+# Sizes of tiles that do not divide what they cut.
+TILES: dict[Any, dict[str, int]] = {
+    tpu_linear: {"ROWS": 2, "LANES": 4, "STEPS": 4, "UNROLL": 2},
+    gpu_linear: {"LANES": 4, "UNROLL": 4},
+}
+
+
+def draw(*shape: int, seed: int = 0) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def differentiated(how: Callable[..., Any], *arrays: Any) -> tuple[Any, Any]:
+    """Values, and the gradients of the sum of their sines."""
+
+    def loss(arrays: Any) -> Any:
+        out = how(*arrays)
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(out)), out
+
+    (_, out), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(arrays)
+    return out, gradients
+
+
+def assert_twins(got: tuple[Any, Any], wanted: tuple[Any, Any], tolerance: float = 1e-6) -> None:
+    assert_close(got[0], wanted[0], tolerance)
+    assert_gradients_close(got[1], wanted[1], tolerance)
+
+
+@pytest.mark.parametrize("length", [1, 3, 8, T])
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_linear_recurrence(backend: str, length: int, pretend: Callable[[str], None]) -> None:
+    pretend(backend)
+    arrays = jax.nn.sigmoid(draw(B, length, 6)), draw(B, length, 6, seed=1), draw(B, 6, seed=2)
+    numbers = jnp.asarray(SEGMENTS[:, :length])
+    starts = jnp.zeros_like(numbers, bool).at[:, 1:].set(numbers[:, 1:] != numbers[:, :-1])
+
+    def run(implementation: str) -> tuple[Any, Any]:
+        return differentiated(
+            lambda *arrays: linear_recurrence(*arrays, starts, numbers > 0, implementation), *arrays
+        )
+
+    assert_twins(run("pallas"), run("sequential"))
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_a_linear_recurrent_layer(backend: str, pretend: Callable[[str], None]) -> None:
+    layer, x, context = MinGRU(6), draw(B, T, 3), Context(segments=jnp.asarray(SEGMENTS))
+    params = layer.init(jax.random.key(0), x)
+    wanted = differentiated(lambda p, x: layer.apply(p, x, None, context), params, x)
+    pretend(backend)
+    twin = layer.clone(implementation="pallas")
+    assert_twins(differentiated(lambda p, x: twin.apply(p, x, None, context), params, x), wanted)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("module", [gpu_linear, tpu_linear])
+def test_linear_recurrence_lowers(module: Any, reverse: bool) -> None:
+    """With tiles of their true size, for devices that need not be here."""
+    x = jax.ShapeDtypeStruct((3, 37, 130), jnp.float32)
+    platform = PLATFORM[module.__name__.split(".")[-2]]
+    traced = jax.jit(partial(module.solve, reverse)).trace(x, x)
+    assert "custom_call" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+def test_what_is_made_for_other_devices_is_refused() -> None:
+    x = jnp.ones((1, 2, 3))
+    with pytest.raises(ValueError, match="'pallas' needs a GPU or TPU, .* made for a CPU; use"):
+        linear_recurrence(x, x, x[:, 0], implementation="pallas")
+
+
+def test_the_backend_is_that_of_the_mesh() -> None:
+    mesh = jax.sharding.AbstractMesh(
+        (2,), ("data",), abstract_device=jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
+    )
+    assert backends.backend() == "cpu"
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert backends.backend() == "tpu"
