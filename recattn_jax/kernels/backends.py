@@ -1,6 +1,6 @@
 """Which kind of device a program is made for, and which implementations there are for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 
@@ -19,7 +19,10 @@ def backend() -> str:
 
 
 def check_implementation(
-    name: str, implementation: str | None, known: Sequence[str], needs: dict[str, Sequence[str]]
+    name: str,
+    implementation: str | None,
+    known: Sequence[str],
+    needs: Mapping[str, Sequence[str]],
 ) -> None:
     """Raises if there is no such implementation, or it is made for other devices.
 

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 from jax.experimental import pallas as pl
 
-from recattn_jax.kernels import backends
+from recattn_jax.kernels import attention, backends
+from recattn_jax.kernels.attention import Marks, Reach, document_attention
+from recattn_jax.kernels.gpu import attention as gpu_attention
 from recattn_jax.kernels.gpu import linear_recurrence as gpu_linear
 from recattn_jax.kernels.linear_recurrence import linear_recurrence
+from recattn_jax.kernels.tpu import attention as tpu_attention
 from recattn_jax.kernels.tpu import linear_recurrence as tpu_linear
-from recattn_jax.layers import Context, MinGRU
+from recattn_jax.layers import ALiBi, Context, Dot, MinGRU, ScaledDot, SelfAttention
 from tests.oracles import assert_close, assert_gradients_close
 
 PLATFORM = {"gpu": "cuda", "tpu": "tpu"}
@@ -41,7 +44,13 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
     def set_backend(name: str) -> None:
         monkeypatch.setattr(backends, "backend", lambda: name)
-        monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
+        real, attend = pl.pallas_call, jax.nn.dot_product_attention
+        monkeypatch.setattr(pl, "pallas_call", lambda *a, **k: real(*a, **k | {"interpret": True}))
+        monkeypatch.setattr(
+            jax.nn,
+            "dot_product_attention",
+            lambda *a, implementation, **k: attend(*a, implementation="xla", **k),
+        )
         for module, tiles in TILES.items():
             for tile, size in tiles.items():
                 monkeypatch.setattr(module, tile, size)
@@ -110,6 +119,90 @@ def test_linear_recurrence_lowers(module: Any, reverse: bool) -> None:
     platform = PLATFORM[module.__name__.split(".")[-2]]
     traced = jax.jit(partial(module.solve, reverse)).trace(x, x)
     assert "custom_call" in traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+ATTENTION = {"gpu": gpu_attention.attend, "tpu": tpu_attention.attend}
+
+
+@pytest.mark.parametrize(
+    ("reach", "packed"),
+    [
+        (Reach(True, None), True),
+        (Reach(False, None), True),
+        (Reach(True, 3), True),
+        (Reach(False, 3), True),
+        (Reach(True, 99), False),
+        (Reach(False, 3), False),
+    ],
+)
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_attention(
+    backend: str, reach: Reach, packed: bool, pretend: Callable[[str], None]
+) -> None:
+    """Also: padding gives zeros, and everything is finite, in rows of nothing else too."""
+    pretend(backend)
+    arrays = draw(B, T, 4, 8), draw(B, T, 2, 8, seed=1), draw(B, T, 2, 8, seed=2)
+    numbers = jnp.asarray(SEGMENTS) if packed else jnp.ones((B, T), jnp.int32)
+    marks = Marks(numbers, jnp.broadcast_to(jnp.arange(T)[None], (B, T)))
+    got = differentiated(
+        lambda *a: ATTENTION[backend](*a, numbers if packed else None, reach), *arrays
+    )
+    wanted = differentiated(lambda *a: document_attention(*a, marks, marks, reach).mixed, *arrays)
+    assert_twins(got, wanted)
+    assert not got[0][numbers == 0].any()
+
+
+@pytest.mark.parametrize("backend", ["gpu", "tpu"])
+def test_an_attention_layer(
+    backend: str, pretend: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a stream carries on, and the weights, are those of the reference too."""
+    layer = SelfAttention(2, window=4, score=ScaledDot(normalize=True))
+    x, context = draw(B, T, 16).astype(jnp.bfloat16), Context(segments=jnp.asarray(SEGMENTS))
+    params = layer.init(jax.random.key(0), x)
+
+    def run(layer: SelfAttention, state: Any = None, **options: Any) -> Any:
+        return jax.jit(lambda p, x: layer.apply(p, x, state, context, **options))(params, x)
+
+    y, state = run(layer)
+    weights, later = run(layer, mutable=["intermediates"]), run(layer, state)
+    pretend(backend)
+    twin = layer.clone(implementation={"gpu": "cudnn", "tpu": "splash"}[backend])
+    with monkeypatch.context() as patch:
+        patch.setattr(attention, "windowed_attention", None)  # is not called
+        got, carried = run(twin)
+    assert_close(got, y, 3e-2)
+    assert_close(carried, state, 1e-6)
+    assert_close(run(twin, mutable=["intermediates"]), weights, 1e-6)
+    assert_close(run(twin, state), later, 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype", "says"),
+    [
+        (SelfAttention(2, score=Dot()), jnp.bfloat16, r"score=Dot\(\); use ScaledDot\(\)"),
+        (SelfAttention(2, positions=ALiBi()), jnp.bfloat16, r"positions=ALiBi\(\); use Rotary"),
+        (SelfAttention(2, sinks=True), jnp.bfloat16, "sinks=True; use False"),
+        (SelfAttention(2, score=ScaledDot(cap=5.0)), jnp.bfloat16, "squeeze scores, cap=5.0; use"),
+        (SelfAttention(2), jnp.float32, "bfloat16 or float16 .* got float32 and heads of 8; use"),
+        (SelfAttention(4), jnp.bfloat16, "multiple of 8, got bfloat16 and heads of 4; use None"),
+    ],
+)
+def test_what_a_kernel_cannot_do_is_refused(
+    layer: SelfAttention, dtype: Any, says: str, pretend: Callable[[str], None]
+) -> None:
+    pretend("gpu")
+    with pytest.raises(ValueError, match=says):
+        layer.clone(implementation="cudnn").init(jax.random.key(0), jnp.ones((1, 4, 16), dtype))
+
+
+def test_splash_squeezes_scores(pretend: Callable[[str], None]) -> None:
+    x, layer = draw(1, T, 16), SelfAttention(2, score=ScaledDot(cap=0.5))
+    params = layer.init(jax.random.key(0), x)
+    wanted = differentiated(lambda p: layer.apply(p, x)[0], params)
+    pretend("tpu")
+    twin = layer.clone(implementation="splash")
+    assert_twins(differentiated(lambda p: twin.apply(p, x)[0], params), wanted, 1e-5)
 
 
 def test_what_is_made_for_other_devices_is_refused() -> None:
