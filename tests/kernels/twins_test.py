@@ -13,16 +13,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental import pallas as pl
+from jax.experimental import rnn
+from jax.experimental.pallas import triton as plgpu
 
 from recattn_jax.kernels import attention, backends
 from recattn_jax.kernels.attention import Marks, Reach, document_attention
 from recattn_jax.kernels.gpu import attention as gpu_attention
 from recattn_jax.kernels.gpu import linear_recurrence as gpu_linear
+from recattn_jax.kernels.gpu import lstm as gpu_lstm
+from recattn_jax.kernels.gpu import recurrence as gpu_recurrence
 from recattn_jax.kernels.linear_recurrence import linear_recurrence
 from recattn_jax.kernels.tpu import attention as tpu_attention
 from recattn_jax.kernels.tpu import linear_recurrence as tpu_linear
-from recattn_jax.layers import ALiBi, Context, Dot, MinGRU, ScaledDot, SelfAttention
-from tests.oracles import assert_close, assert_gradients_close
+from recattn_jax.layers import (
+    GRU,
+    LSTM,
+    ALiBi,
+    Context,
+    Dot,
+    MinGRU,
+    Noise,
+    ScaledDot,
+    SelfAttention,
+)
+from recattn_jax.layers.recurrent import RecurrentState
+from tests.oracles import assert_close, assert_gradients_close, plainly
 
 PLATFORM = {"gpu": "cuda", "tpu": "tpu"}
 # Documents that start anywhere, the first step included; padding before, between and after them.
@@ -51,6 +66,8 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
             "dot_product_attention",
             lambda *a, implementation, **k: attend(*a, implementation="xla", **k),
         )
+        monkeypatch.setattr(plgpu, "debug_barrier", lambda: None)
+        monkeypatch.setattr(rnn, "lstm", lstm_stand_in)
         for module, tiles in TILES.items():
             for tile, size in tiles.items():
                 monkeypatch.setattr(module, tile, size)
@@ -58,10 +75,17 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     return set_backend
 
 
+def lstm_stand_in(x, h, c, weights, lengths, width, units, layers, dropout, bidirectional):
+    parts = rnn.unpack_lstm_weights(weights, width, units, layers, bidirectional)
+    shape = (width, units, layers, dropout, bidirectional)
+    return plainly(rnn.lstm_ref)(x, h, c, *parts, lengths, *shape)
+
+
 # Sizes of tiles that do not divide what they cut.
 TILES: dict[Any, dict[str, int]] = {
     tpu_linear: {"ROWS": 2, "LANES": 4, "STEPS": 4, "UNROLL": 2},
     gpu_linear: {"LANES": 4, "UNROLL": 4},
+    gpu_recurrence: {"ROWS": 2, "LEAST": 2, "PART": 4},
 }
 
 
@@ -205,10 +229,116 @@ def test_splash_squeezes_scores(pretend: Callable[[str], None]) -> None:
     assert_twins(differentiated(lambda p: twin.apply(p, x)[0], params), wanted, 1e-5)
 
 
+LENGTHS = np.arange(T)[None] < np.array([T, 1, 0, 7, 3])[:, None]
+CONTEXTS = {
+    "none": Context(),
+    "lengths": Context(segments=jnp.asarray(LENGTHS * 4)),
+    "packed": Context(segments=jnp.asarray(SEGMENTS)),
+}
+
+
+def recurrent(layer: Any, dtype: Any = jnp.float32) -> tuple[Any, ...]:
+    """Parameters, inputs and a state of the documents 1 and 4."""
+    x = draw(B, T, 3).astype(dtype)
+    params = layer.init(jax.random.key(0), x)
+    params = jax.tree.map(lambda p: p + 0.1 * jnp.cos(jnp.arange(p.size).reshape(p.shape)), params)
+    carry = tuple(draw(B, width, seed=n) for n, width in enumerate(layer.widths))
+    return params, x, carry
+
+
+def stepped(layer: Any, context: Context) -> Callable[..., Any]:
+    def run(params: Any, x: Any, carry: Any) -> Any:
+        segment = jnp.array([1, 4, 1, 1, 4])
+        y, state = layer.apply(params, x, RecurrentState(carry, segment), context)
+        return y.astype(jnp.float32), state.carry
+
+    return run
+
+
+@pytest.mark.parametrize("what", CONTEXTS)
+@pytest.mark.parametrize(
+    ("layer", "implementation"),
+    [(LSTM(6), "cudnn"), (LSTM(6), "pallas"), (GRU(6), "pallas")],
+)
+def test_a_recurrent_layer(
+    layer: Any, implementation: str, what: str, pretend: Callable[[str], None]
+) -> None:
+    """From a carry that some rows have of another document, in rows of only padding too."""
+    arrays = recurrent(layer)
+    wanted = differentiated(stepped(layer, CONTEXTS[what]), *arrays)
+    pretend("gpu")
+    twin = layer.clone(implementation=implementation)
+    assert_twins(differentiated(stepped(twin, CONTEXTS[what]), *arrays), wanted, 3e-6)
+
+
+def test_cudnn_takes_rows_with_lengths(
+    pretend: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The scan, which would be wrong here, is only for rows that cuDNN cannot take."""
+    layer = LSTM(6)
+    arrays = recurrent(layer)
+    pretend("gpu")
+    twin = layer.clone(implementation="cudnn")
+
+    def nothing(kernels: Any, x: Any, carry: Any, starts: Any, keep: Any) -> Any:
+        return jnp.zeros((B, T, 6)), carry
+
+    monkeypatch.setattr(gpu_lstm, "_scan", nothing)
+    for what, same in (("lengths", True), ("packed", False)):
+        got, wanted = (jax.jit(stepped(each, CONTEXTS[what]))(*arrays)[0] for each in (twin, layer))
+        assert np.allclose(got, wanted, atol=1e-5) == same
+
+
+@pytest.mark.parametrize("layer", [LSTM(6), GRU(6)])
+def test_a_recurrent_kernel_in_bfloat16(layer: Any, pretend: Callable[[str], None]) -> None:
+    """It rounds where the scan does."""
+    arrays = recurrent(layer, jnp.bfloat16)
+    wanted = differentiated(stepped(layer, CONTEXTS["packed"]), *arrays)
+    pretend("gpu")
+    twin = layer.clone(implementation="pallas")
+    assert_twins(differentiated(stepped(twin, CONTEXTS["packed"]), *arrays), wanted, 1e-2)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize("layer", [LSTM(200), GRU(24)])
+def test_a_recurrent_kernel_lowers(layer: Any, dtype: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forward and backward, for a GPU that need not be here."""
+    x = jax.ShapeDtypeStruct((3, 5, 7), dtype)
+    params = jax.eval_shape(layer.init, jax.random.key(0), x)
+    monkeypatch.setattr(backends, "backend", lambda: "gpu")
+    twin = layer.clone(implementation="pallas")
+    program = jax.jit(jax.grad(lambda p, x: jnp.sum(twin.apply(p, x)[0]).astype(jnp.float32)))
+    text = program.trace(params, x).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("stablehlo.custom_call") >= 2
+
+
+@pytest.mark.parametrize(
+    ("layer", "dtype", "says"),
+    [
+        (LSTM(6, peepholes=True, implementation="pallas"), jnp.float32, "not peepholes=True; leav"),
+        (LSTM(6, remat_every=4, implementation="cudnn"), jnp.float32, "not remat_every=4; leave"),
+        (GRU(6, reset_after=False, implementation="pallas"), jnp.float32, "not reset_after=False"),
+        (GRU(6, noise=Noise(zoneout=0.1), implementation="pallas"), jnp.float32, "not noise=Noise"),
+        (GRU(6, implementation="cudnn"), jnp.float32, "must be None or one of 'xla', 'pallas'"),
+        (LSTM(6, implementation="cudnn"), jnp.bfloat16, "'cudnn' is float32, got bfloat16; use"),
+        (LSTM(300, implementation="pallas"), jnp.float32, "at most 256 units .*, got 300 units"),
+    ],
+)
+def test_what_a_recurrent_kernel_cannot_do_is_refused(
+    layer: Any, dtype: Any, says: str, pretend: Callable[[str], None]
+) -> None:
+    pretend("gpu")
+    with pytest.raises(ValueError, match=says):
+        jax.eval_shape(layer.init, jax.random.key(0), jnp.ones((1, 4, 16), dtype))
+
+
 def test_what_is_made_for_other_devices_is_refused() -> None:
     x = jnp.ones((1, 2, 3))
     with pytest.raises(ValueError, match="'pallas' needs a GPU or TPU, .* made for a CPU; use"):
         linear_recurrence(x, x, x[:, 0], implementation="pallas")
+    for layer in (LSTM(2), SelfAttention(1, positions=None)):
+        with pytest.raises(ValueError, match="'cudnn' needs a GPU, .* made for a CPU; use None"):
+            layer.clone(implementation="cudnn").init(jax.random.key(0), x)
 
 
 def test_the_backend_is_that_of_the_mesh() -> None:
