@@ -26,12 +26,12 @@ class LinearRecurrent(SequenceLayer):
 
     `h_t = a_t h_{t-1} + b_t`, with a and b functions of x_t alone. The carry, decays and inputs are
     float32, or float64 where x is.
-
-    Attributes:
-      implementation: of the recurrence, as in `kernels.linear_recurrence.linear_recurrence`.
     """
 
-    implementation: str | None = dataclasses.field(default=None, kw_only=True)
+    @property
+    def implementation(self) -> str | None:
+        """Of the recurrence, as in `kernels.linear_recurrence`: a field of every layer."""
+        raise NotImplementedError
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         """a, from 0 to 1, and b of every step; float32 at least."""
@@ -77,6 +77,7 @@ class MinGRU(LinearRecurrent):
     """
 
     features: int
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         z, n = _project(self, x, 2, self.features)
@@ -104,6 +105,7 @@ class MinLSTM(LinearRecurrent):
     """
 
     features: int
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         f, i, n = _project(self, x, 3, self.features)
@@ -138,6 +140,7 @@ class RGLRU(LinearRecurrent):
     """
 
     heads: int
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         batch, length, width = x.shape

@@ -156,6 +156,7 @@ ATTENTION = {"gpu": gpu_attention.attend, "tpu": tpu_attention.attend}
         (Reach(True, 3), True),
         (Reach(False, 3), True),
         (Reach(True, 99), False),
+        (Reach(True, 3), False),
         (Reach(False, 3), False),
     ],
 )
@@ -234,6 +235,7 @@ CONTEXTS = {
     "none": Context(),
     "lengths": Context(segments=jnp.asarray(LENGTHS * 4)),
     "packed": Context(segments=jnp.asarray(SEGMENTS)),
+    "no padding": Context(segments=jnp.broadcast_to(jnp.array([[1] * 5 + [4] * 6]), (B, T))),
 }
 
 

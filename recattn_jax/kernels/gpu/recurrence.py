@@ -196,15 +196,15 @@ def _call(
     )(*whole, *cut)
 
 
-def _product(read: Callable[[Any], Array], kernel_ref: Any, gate: int) -> Array:
-    """`x W` of one gate, a part of W at a time; `read` gives that part of the columns of x."""
+def _product(x_ref: Any, at: tuple[Any, ...], kernel_ref: Any, gate: int) -> Array:
+    """`x W` of one gate, a part of W at a time; x is `x_ref` `[B, ..., H]` at some step."""
     units = kernel_ref.shape[1]
     part = min(PART, units)
     total = jnp.zeros((ROWS, units), jnp.float32)
     for first in range(0, units, part):
         rows = pl.ds(first, part)
         kernel = kernel_ref[gate, rows, :]
-        x = read(rows).astype(kernel.dtype)
+        x = x_ref[(slice(None), *at, rows)].astype(kernel.dtype)
         total += jnp.dot(x, kernel, preferred_element_type=jnp.float32)
     return total
 
@@ -227,7 +227,7 @@ def _step_on(cell: Cell, kernel_ref: Any, gates_in: Any, marks_ref: Any, *refs: 
         for gate, place in enumerate(cell.places):
             value = gates_in[:, t, gate, :]
             if place is not None:
-                recurrent = _product(lambda part: carries[0][:, t, part], kernel_ref, place)
+                recurrent = _product(carries[0], (t,), kernel_ref, place)
                 value += _where(mark == START, 0.0, recurrent)
             gates_out[:, t, gate, :] = value
             gates.append(value)
@@ -259,11 +259,7 @@ def _step_back(cell: Cell, turned_ref: Any, gates_ref: Any, marks_ref: Any, *ref
         d_hidden = d_before[0]
         for gate, place in enumerate(cell.places):
             if place is not None:
-                d_hidden += _product(
-                    lambda part, gate=gate: d_gates_ref[:, t, gate, part],
-                    turned_ref,
-                    place,
-                )
+                d_hidden += _product(d_gates_ref, (t, gate), turned_ref, place)
         d_before = tuple(_where(mark == START, 0.0, d) for d in (d_hidden, *d_before[1:]))
         return tuple(_where(mark == PADDING, o, d) for o, d in zip(d_carry, d_before, strict=True))
 

@@ -1,6 +1,7 @@
 """Self-attention on a TPU by the splash kernel of JAX, which never builds the weights."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -71,9 +72,7 @@ def attend(
     return jnp.where((segments > 0)[:, :, None, None], mixed_BTHV, jnp.zeros((), queries.dtype))
 
 
-def _kernel(
-    length: int, heads: int, block: int, reach: Reach, cap: float | None
-) -> splash.SplashAttentionKernel:
+def _kernel(length: int, heads: int, block: int, reach: Reach, cap: float | None) -> Any:
     shape = (length, length)
     mask: masks.Mask
     if reach.window is not None:
