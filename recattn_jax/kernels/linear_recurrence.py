@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels import backends
 from recattn_jax.kernels.precision import wide
 from recattn_jax.shapes import Array, Float, Mask
 
@@ -29,7 +30,7 @@ def linear_recurrence(
     padding. Products of decays are taken as they are, never as sums of logarithms: a document
     leaves no rounding error in the next, and a decay of 0 is no special case.
 
-    Both forms keep `a` and `h`, two arrays `[B, T, H]`, for the backward pass, which is the same
+    All forms keep `a` and `h`, two arrays `[B, T, H]`, for the backward pass, which is the same
     recurrence run back in time. `jax.jvp` through it raises; `grad`, `vmap` and `checkpoint` work.
 
     Args:
@@ -40,15 +41,17 @@ def linear_recurrence(
       keep: `[B, T]`, false where the step is padding: h stays as it is.
       implementation: "associative" is a parallel scan, of about `2 log2(T)` passes that are each
         parallel over time and some three times the memory while it runs; "sequential" is a loop
-        over time, of the least work and memory. None is sequential on a CPU, which has no use for
-        more parallelism than B H, and associative elsewhere.
+        over time, of the least work and memory; "pallas" is that loop as one kernel, for a GPU or a
+        TPU, which reads and writes each step once. None is sequential on a CPU, which has no use
+        for more parallelism than B H, and associative elsewhere: "pallas" was not measured yet.
 
     Returns:
       `h` `[B, T, H]` (at padding, that of the step before) and its last step `[B, H]`, in the dtype
       of the arguments, but float32 at least.
 
     Raises:
-      ValueError: if there is no such implementation.
+      ValueError: if there is no such implementation, or "pallas" is asked for on a CPU, or on a TPU
+        for float64.
 
     >>> decay, inputs = jnp.full((1, 4, 1), 0.5), jnp.ones((1, 4, 1))
     >>> linear_recurrence(decay, inputs, jnp.zeros((1, 1)))[0].ravel().tolist()
@@ -57,13 +60,11 @@ def linear_recurrence(
     Blelloch, Prefix sums and their applications, 1990; Martin and Cundy, Parallelizing linear
     recurrent neural nets over sequence length, 2018, arXiv:1709.04057.
     """
+    backends.check_implementation(
+        "linear_recurrence", implementation, tuple(_FORMS), {"pallas": ("gpu", "tpu")}
+    )
     if implementation is None:
-        implementation = "sequential" if jax.default_backend() == "cpu" else "associative"
-    if implementation not in _FORMS:
-        raise ValueError(
-            f"linear_recurrence: implementation={implementation!r} must be None or one of "
-            f"{', '.join(map(repr, _FORMS))}"
-        )
+        implementation = "sequential" if backends.backend() == "cpu" else "associative"
     dtype = wide(jnp.result_type(decay, inputs))
     decay, inputs, carry = (x.astype(dtype) for x in (decay, inputs, carry))
     if starts is not None:
@@ -135,7 +136,17 @@ def _step(hidden: Array, step: Pair) -> Pair:
     return hidden, hidden
 
 
+def _pallas(reverse: bool, decay: Array, inputs: Array) -> Array:
+    # Imported where they are asked for: who does without them need not wait for Pallas.
+    if backends.backend() == "tpu":
+        from recattn_jax.kernels.tpu.linear_recurrence import solve
+    else:
+        from recattn_jax.kernels.gpu.linear_recurrence import solve
+    return solve(reverse, decay, inputs)
+
+
 _FORMS: dict[str, Callable[[bool, Array, Array], Array]] = {
     "associative": _associative,
     "sequential": _sequential,
+    "pallas": _pallas,
 }

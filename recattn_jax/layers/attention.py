@@ -1,5 +1,6 @@
 """Self-attention, and the template of all multi-head attention."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,8 +10,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from recattn_jax import partition
-from recattn_jax.kernels import attention, segments
+from recattn_jax.kernels import attention, fused_attention, segments
 from recattn_jax.kernels.attention import Attended, Marks, Reach, Scoring
+from recattn_jax.kernels.backends import check_implementation
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.positions import Positions, Rotary
 from recattn_jax.layers.scores import Keys, ScaledDot, Score
@@ -170,6 +172,10 @@ class SelfAttention(MultiHead):
       positions: how positions enter: `Rotary()`, `ALiBi()`, `RelativeBias()` or None.
       sinks: whether every head learns a score, `sinks [H]`, that only stands in the softmax's
         denominator, so that a head may look at nothing (as in gpt-oss, not a kept first token).
+      implementation: None and "xla" are this project's own; "cudnn" on a GPU and "splash" on a TPU
+        are one kernel, which never builds the weights, for `ScaledDot` without sinks or biases by
+        distance ("cudnn": in bfloat16 or float16, without a cap). None was measured yet. With a
+        state, and where the caller collects `intermediates`, all are as None.
 
     Call: `[B, T, D] -> [B, T, D]`; state: `AttentionState`, of a size that does not grow. With
     `mutable=["intermediates"]` the weights come out too: `[B, H, T, S]`; with a window shorter than
@@ -177,8 +183,8 @@ class SelfAttention(MultiHead):
     `[B, N, H, L, W + L]`, in N blocks of L steps that look at the buffer and at themselves.
 
     Raises:
-      ValueError: if widths and heads do not divide, `window` is less than 1, or the state is that
-        of another layer or batch.
+      ValueError: if widths and heads do not divide, `window` is less than 1, the state is that of
+        another layer or batch, or the implementation cannot do what the other fields say.
 
     >>> layer = SelfAttention(heads=2, window=4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 8)))[0]
@@ -191,6 +197,7 @@ class SelfAttention(MultiHead):
     window: int | None = None
     positions: Positions | None = Rotary()
     sinks: bool = False
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     @property
     def streams(self) -> bool:
@@ -237,8 +244,12 @@ class SelfAttention(MultiHead):
             self._sinks(),
         )
         weights: Array | None
+        fused = self._fused(scoring)
         if state is None:
-            mixed, weights = self._mix(split_queries, keys, values, marks, scoring)
+            if fused and not self.is_mutable_collection("intermediates"):
+                mixed, weights = self._mix_fused(split_queries, keys, values, context), None
+            else:
+                mixed, weights = self._mix(split_queries, keys, values, marks, scoring)
             if self.streams:
                 state = self._remember(keys, values, marks, self._empty(keys, values))
         else:
@@ -260,6 +271,33 @@ class SelfAttention(MultiHead):
         if self.window is not None:
             return attention.windowed_attention(queries, keys, values, marks, reach, scoring)
         return attention.document_attention(queries, keys, values, marks, marks, reach, scoring)
+
+    def _fused(self, scoring: Scoring) -> bool:
+        """Whether a kernel without weights is asked for; what it cannot do is refused."""
+        known = ("xla", *fused_attention.NEEDS)
+        check_implementation("SelfAttention", self.implementation, known, fused_attention.NEEDS)
+        if self.implementation in (None, "xla"):
+            return False
+        if not isinstance(self.score, ScaledDot):
+            field, instead = f"score={self.score}", "ScaledDot()"
+        elif scoring.bias is not None:
+            field, instead = f"positions={self.positions}", "Rotary() or None"
+        elif self.sinks:
+            field, instead = "sinks=True", "False"
+        else:
+            return True
+        raise ValueError(
+            f"SelfAttention: implementation={self.implementation!r} cannot do {field}; use "
+            f"{instead} there, or implementation=None"
+        )
+
+    def _mix_fused(self, queries: Heads, keys: Keys, values: Values, context: Context) -> Heads:
+        """`_mix` without the weights."""
+        assert self.implementation is not None and isinstance(self.score, ScaledDot)
+        reach, cap = Reach(self.causal, self.window), self.score.cap
+        return fused_attention.fused_attention(
+            queries, keys, values, context.segments, reach, self.implementation, cap
+        )
 
     def _go_on(
         self,

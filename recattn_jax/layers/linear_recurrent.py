@@ -4,6 +4,7 @@ A new layer says how it makes decays and inputs from x; the template brings the 
 between documents, padding, streaming and gradients.
 """
 
+import dataclasses
 from typing import final
 
 import flax.linen as nn
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 from recattn_jax.kernels.linear_recurrence import linear_recurrence
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
-from recattn_jax.layers.recurrent import RecurrentState, per_gate_lecun, resume
+from recattn_jax.layers.initializers import per_gate_lecun
+from recattn_jax.layers.recurrent import RecurrentState, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State
 
 DecayAndInput = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]
@@ -25,6 +27,11 @@ class LinearRecurrent(SequenceLayer):
     `h_t = a_t h_{t-1} + b_t`, with a and b functions of x_t alone. The carry, decays and inputs are
     float32, or float64 where x is.
     """
+
+    @property
+    def implementation(self) -> str | None:
+        """Of the recurrence, as in `kernels.linear_recurrence`: a field of every layer."""
+        raise NotImplementedError
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         """a, from 0 to 1, and b of every step; float32 at least."""
@@ -45,7 +52,7 @@ class LinearRecurrent(SequenceLayer):
         decay_BTH, input_BTH = self.decay_and_input(x)
         (hidden_BH,), steps = resume(self, (jnp.zeros_like(decay_BTH[:, 0]),), state, context)
         hidden_BTH, hidden_BH = linear_recurrence(
-            decay_BTH, input_BTH, hidden_BH, steps.starts, steps.keep
+            decay_BTH, input_BTH, hidden_BH, steps.starts, steps.keep, self.implementation
         )
         return hidden_BTH.astype(x.dtype), RecurrentState((hidden_BH,), steps.segment)
 
@@ -59,6 +66,7 @@ class MinGRU(LinearRecurrent):
 
     Attributes:
       features: units H.
+      implementation: of the recurrence, "associative", "sequential" or "pallas"; None is by device.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -69,6 +77,7 @@ class MinGRU(LinearRecurrent):
     """
 
     features: int
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         z, n = _project(self, x, 2, self.features)
@@ -85,6 +94,7 @@ class MinLSTM(LinearRecurrent):
 
     Attributes:
       features: units H.
+      implementation: of the recurrence, "associative", "sequential" or "pallas"; None is by device.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -95,6 +105,7 @@ class MinLSTM(LinearRecurrent):
     """
 
     features: int
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         f, i, n = _project(self, x, 3, self.features)
@@ -115,6 +126,7 @@ class RGLRU(LinearRecurrent):
 
     Attributes:
       heads: blocks H of the gates; the width of x must divide by it.
+      implementation: of the recurrence, "associative", "sequential" or "pallas"; None is by device.
 
     Call: `[B, T, D] -> [B, T, D]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -128,6 +140,7 @@ class RGLRU(LinearRecurrent):
     """
 
     heads: int
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     def decay_and_input(self, x: Activations) -> DecayAndInput:
         batch, length, width = x.shape

@@ -17,9 +17,10 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from recattn_jax import partition
-from recattn_jax.kernels import cells, products, recurrence, segments
+from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, segments
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.initializers import per_gate_lecun, per_gate_orthogonal
 from recattn_jax.layers.noise import Noise
 from recattn_jax.shapes import Activations, Array, Float, Int, State
 
@@ -153,6 +154,12 @@ class Recurrent(SequenceLayer):
         del drop
         return x
 
+    def run(
+        self, cell: recurrence.Cell, *arguments: Any, **options: Any
+    ) -> tuple[Float[Array, "B T P"], recurrence.Carry]:
+        """`scan_cell` of these arguments; a cell with kernels of its own may choose one here."""
+        return recurrence.scan_cell(cell, *arguments, **options)
+
     @final
     @property
     def streams(self) -> bool:
@@ -192,7 +199,7 @@ class Recurrent(SequenceLayer):
             masks = [self.noise.zoneout_mask(self, (batch, length, size), dtype) for size in zoned]
             missing = (None,) * (self.leaves - len(zoned))
             cell, inputs = cells.zoneout(cell), (inputs, (*masks, *missing))
-        hidden_BTP, carry = recurrence.scan_cell(
+        hidden_BTP, carry = self.run(
             cell,
             self.project_weights(
                 partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)
@@ -260,11 +267,13 @@ class LSTM(Recurrent):
         `cell_scale [H]` and `cell_shift [H]`.
       noise: what is random where rng streams are given.
       remat_every: steps between the carries that are kept for the backward pass; None keeps all.
+      implementation: None and "xla" are a scan over time; "cudnn" and "pallas" are kernels for a
+        GPU, see `kernels.fused_recurrence`, of the plain cell; they were not measured yet.
 
     Call: `[B, T, D] -> [B, T, P]`; state: `RecurrentState(carry=(h, c), segment)`.
 
     Raises:
-      ValueError: if `projection` is less than 1.
+      ValueError: if `projection` is less than 1, or the implementation cannot do the rest.
 
     >>> layer = LSTM(4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
@@ -278,6 +287,7 @@ class LSTM(Recurrent):
     projection: int | None = None
     peepholes: bool = False
     layer_norm: bool = False
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     gates = 4
     leaves = 2
@@ -327,6 +337,14 @@ class LSTM(Recurrent):
         plain = all(weight is None for weight in weights)
         return recurrent_kernel, () if plain else (weights,)
 
+    def run(
+        self, cell: recurrence.Cell, *arguments: Any, **options: Any
+    ) -> tuple[Float[Array, "B T P"], recurrence.Carry]:
+        if self.implementation in (None, "xla"):
+            return super().run(cell, *arguments, **options)
+        _refuse_options(self, "projection", "peepholes", "layer_norm", "noise", "remat_every")
+        return fused_recurrence.fused_lstm(self.implementation, *arguments)
+
     def _vector(self, name: str, init: nn.initializers.Initializer, *gates: int) -> Array:
         return partition.gather(self.param(name, init, (*gates, self.features), jnp.float32))
 
@@ -346,6 +364,8 @@ class GRU(Recurrent):
         itself; with `input_scale [3, H]` and `recurrent_scale [3, H]`.
       noise: what is random where rng streams are given.
       remat_every: steps between the carries that are kept for the backward pass; None keeps all.
+      implementation: None and "xla" are a scan over time; "pallas" is a kernel for a GPU, see
+        `kernels.fused_recurrence`, of the plain cell; it was not measured yet.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
@@ -358,6 +378,7 @@ class GRU(Recurrent):
 
     reset_after: bool = True
     layer_norm: bool = False
+    implementation: str | None = dataclasses.field(default=None, kw_only=True)
 
     gates = 3
     leaves = 1
@@ -392,32 +413,25 @@ class GRU(Recurrent):
             drop = jnp.broadcast_to(drop, (*x.shape[:2], self.features))
         return x, drop
 
+    def run(
+        self, cell: recurrence.Cell, *arguments: Any, **options: Any
+    ) -> tuple[Float[Array, "B T H"], recurrence.Carry]:
+        if self.implementation in (None, "xla"):
+            return super().run(cell, *arguments, **options)
+        _refuse_options(self, "reset_after", "layer_norm", "noise", "remat_every")
+        return fused_recurrence.fused_gru(self.implementation, *arguments)
+
     def _scale(self, name: str) -> Array:
         shape = (self.gates, self.features)
         return partition.gather(self.param(name, nn.initializers.ones, shape, jnp.float32))
 
 
-per_gate_lecun = nn.initializers.lecun_normal(in_axis=0, out_axis=-1, batch_axis=1)
-"""Each gate's `[D, H]` is a matrix of its own; variance 1 / D."""
-
-
-def per_gate_orthogonal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*N K G H"]:
-    """Starts each gate's `[K, H]` as an orthogonal matrix of its own.
-
-    Args:
-      key: a random key.
-      shape: `(K, G, H)`, or `(N, K, G, H)` for N heads.
-
-    Returns:
-      An array of that shape, float32.
-
-    >>> per_gate_orthogonal(jax.random.key(0), (4, 3, 4)).shape
-    (4, 3, 4)
-    """
-    *heads, rows, gates, columns = shape
-    if heads:
-        draw = jax.vmap(lambda key: per_gate_orthogonal(key, shape[1:]))
-        return draw(jax.random.split(key, heads[0]))
-    orthogonal = nn.initializers.orthogonal()
-    draw = jax.vmap(lambda key: orthogonal(key, (rows, columns), jnp.float32), out_axes=1)
-    return draw(jax.random.split(key, gates))
+def _refuse_options(layer: Any, *names: str) -> None:
+    """Raises where one of these fields is not as it is by default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(layer)}
+    for name in names:
+        if (value := getattr(layer, name)) != defaults[name]:
+            raise ValueError(
+                f"{type(layer).__name__}: implementation={layer.implementation!r} has the plain "
+                f"cell only, not {name}={value}; leave that out, or use implementation=None"
+            )
