@@ -11,6 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels import backends
 from recattn_jax.kernels.precision import wide
 from recattn_jax.shapes import Array, Float
 
@@ -177,7 +178,7 @@ def recurrent_products(kernel: Float[Array, "*N _ G H"]) -> RecurrentProducts:
     # Turned once, here: in the loop it would be turned in every step.
     turned = jnp.moveaxis(kernel, -3, -1)
     large = kernel.size * kernel.dtype.itemsize >= LARGE
-    if kernel.ndim == 3 and large and jax.default_backend() == "cpu":
+    if kernel.ndim == 3 and large and backends.backend() == "cpu":
         return RecurrentProducts(partial(_recur_first, turned), partial(_back_first, kernel))
     return RecurrentProducts(partial(_recur, kernel), partial(_back, turned))
 

@@ -18,13 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels import backends
 from recattn_jax.kernels.precision import wide
-from recattn_jax.kernels.products import (
-    kernel_gradient,
-    recurrent_products,
-    split_gates,
-    units_of,
-)
+from recattn_jax.kernels.products import kernel_gradient, recurrent_products, units_of
+from recattn_jax.kernels.pullbacks import pullbacks, read, write
 from recattn_jax.shapes import Array, Float, Mask
 
 Carry = tuple[Array, ...]
@@ -163,7 +160,7 @@ def _chains(batch: int, kernel: Array) -> int:
     """
     mesh = jax.sharding.get_abstract_mesh()
     small = kernel.size * kernel.dtype.itemsize <= OWN_CACHE
-    if jax.default_backend() != "cpu" or mesh.size > 1 or not small:
+    if backends.backend() != "cpu" or mesh.size > 1 or not small:
         return 1
     return CHAINS if batch % CHAINS == 0 and batch >= CHAINS * LEAST_ROWS else 1
 
@@ -275,18 +272,21 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
         d_carry = (d_carry[0] + d_hidden, *d_carry[1:])
         d_after = _select(now.keep, d_carry, _zeros(d_carry))
         d_before, d_gates = pull(d_after)
-        d_gates_TB = jax.tree.map(partial(_write, at), gates_TB, d_gates)
-        d_seen = recur_transposed(back.of_step(_read(at, d_gates_TB))[1])
+        d_gates_TB = jax.tree.map(partial(write, at), gates_TB, d_gates)
+        d_seen = recur_transposed(back.of_step(read(at, d_gates_TB))[1])
         d_before = (d_before[0] + _drop(d_seen, every, now.drop), *d_before[1:])
         d_carry = _select(now.keep, _reset(d_before, now.starts), d_carry)
         return (d_carry, d_gates_TB), d_after if fixed.step_weights else None
+
+    def advance(before: Carry, gates: Any) -> Carry:
+        return cell.advance(before, gates, *fixed.step_weights)
 
     def run_block(carried: Any, inputs: Any) -> tuple[Any, Any]:
         blocks, at = inputs
         steps = [partial(step, rows.drop, b) for rows, b in zip(chains, backs, strict=True)]
         ready = []
         for (_, gates_TB), (d_hidden, before, masks) in zip(carried, blocks, strict=True):
-            pulls = _pullbacks(cell, fixed.step_weights, before, _read(at, gates_TB))
+            pulls = pullbacks(advance, before, read(at, gates_TB))
             ready.append((d_hidden, pulls, masks, at))
         return jax.lax.scan(_beside(steps), carried, tuple(ready), reverse=True)
 
@@ -340,49 +340,6 @@ class _MergeBack:
     def _pull(self, d_gates: Any, start: int) -> tuple[Any, Array]:
         zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[start:], a.dtype), self._shapes)
         return jax.vjp(self._merge, *zeros)[1](d_gates)
-
-
-def _pullbacks(cell: Cell, step_weights: tuple[Any, ...], before: Carry, gates: Any) -> Any:
-    """What takes the cotangent of each step's carry back to what it came from, for many steps.
-
-    All that does not wait for those cotangents, the slopes of the nonlinearities above all, is
-    computed here at once and not in the loop. Gates are told apart, so that the loop writes each to
-    its place: on a CPU, joining them costs more than the product with the kernel.
-    """
-
-    def pullback(before: Carry, gates: Any) -> Any:
-        def advance(before: Carry, apart: Any) -> Carry:
-            return cell.advance(before, jax.tree.map(_join, gates, apart), *step_weights)
-
-        return jax.vjp(advance, before, jax.tree.map(_apart, gates))[1]
-
-    return jax.vmap(pullback)(before, gates)
-
-
-def _apart(gates: Array) -> Any:
-    """Gates `[B, G, H]` as G arrays; what has no axis G, such as a mask, as it is."""
-    return split_gates(gates) if gates.ndim == 3 else gates
-
-
-def _join(like: Array, apart: Any) -> Array:
-    return jnp.stack(apart, axis=1) if like.ndim == 3 else apart
-
-
-def _write(at: Array, all_TBGH: Array, apart: Any) -> Array:
-    """Writes what `_apart` told apart to its step."""
-    if all_TBGH.ndim != 4:
-        return jax.lax.dynamic_update_index_in_dim(all_TBGH, apart, at, 0)
-    for gate, one_BH in enumerate(apart):
-        start = (at, 0, gate, 0)
-        all_TBGH = jax.lax.dynamic_update_slice(all_TBGH, one_BH[None, :, None], start)
-    return all_TBGH
-
-
-def _read(at: Array, tree_TB: Any) -> Any:
-    """One step, or as many as there are numbers, which follow each other."""
-    if at.ndim == 0:
-        return jax.tree.map(lambda a: jax.lax.dynamic_index_in_dim(a, at, 0, False), tree_TB)
-    return jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, at[0], at.shape[0], 0), tree_TB)
 
 
 def _step_weights_gradient(

@@ -25,9 +25,9 @@ class LanguageModel:
       separator: the token that stands between documents and is no symbol.
       symbol: what a token stands for, `byte`, `char` or `word`.
 
-    A batch holds `inputs`, `targets` and `segments`, each int32 `[B, T]`; segment 0 is padding. The
-    model has `compare`, as `SequenceModel` has: with a `chunk` in its readout, the logits of a
-    large vocabulary never stand in memory together.
+    A batch holds `inputs`, `targets` and `segments`, each int32 `[B, T]`; segment 0 is padding. A
+    model that has `compare`, as `SequenceModel` has, and a `chunk` in its readout, never holds the
+    logits of a large vocabulary all together.
 
     >>> LanguageModel(separator=256, symbol="byte").headline
     'bits_per_byte'

@@ -1,7 +1,7 @@
 """All that a run needs to go on: one pytree, created where it will live."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -68,13 +68,25 @@ def bind(model: nn.Module, params: Any, rngs: dict[str, jax.Array]) -> Any:
       rngs: streams of noise; none turns noise off.
 
     Returns:
-      `tasks.Apply`; another method of the model is called by its name, `method="compare"`.
+      `tasks.Apply`; with `method="compare"` the model's own, or its call and then the comparison.
     """
 
     def apply(*inputs: Any, method: str = "__call__") -> Any:
-        return model.apply({"params": params}, *inputs, rngs=rngs, method=method)
+        return model.apply({"params": params}, *inputs, rngs=rngs, method=_method(model, method))
 
     return apply
+
+
+def _method(model: nn.Module, name: str) -> str | Callable[..., Any]:
+    """A method of a model; `compare`, where it has none, is its call and then the comparison."""
+    if name != "compare" or hasattr(model, name):
+        return name
+
+    def compare(model: nn.Module, comparison: Any, labels: Any, *inputs: Any) -> tuple[Any, Any]:
+        predictions, state = model(*inputs)
+        return comparison(predictions, labels), state
+
+    return compare
 
 
 def init_params(experiment: Experiment, seed: jax.Array | int) -> Any:
@@ -84,7 +96,7 @@ def init_params(experiment: Experiment, seed: jax.Array | int) -> Any:
     # The task alone knows how its batch becomes the model's inputs, so it drives this.
     def apply(*inputs: Any, method: str = "__call__") -> Any:
         result, variables = experiment.model.init_with_output(
-            {"params": jax.random.key(seed)}, *inputs, method=method
+            {"params": jax.random.key(seed)}, *inputs, method=_method(experiment.model, method)
         )
         found.update(variables)
         return result
