@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from recattn_jax.kernels import cells, recurrence
+from recattn_jax.kernels import cells, products, recurrence
 from recattn_jax.kernels.products import affine
 from recattn_jax.kernels.recurrence import Cell
 from tests.oracles import assert_close, assert_gradients_close
@@ -208,6 +208,48 @@ def test_equals_autodiff_of_a_plain_loop(
     """In float64, with resets, padding, initial carry, masks on h, and ragged blocks."""
     with jax.enable_x64(True):
         compare(name, length, block, masked, remat_every, 1e-12)
+
+
+@pytest.fixture
+def recompiled():
+    """Programs are found again by their arguments, which do not tell how a test has them made."""
+    recurrence._compiled_scan.clear_cache()
+    yield
+    recurrence._compiled_scan.clear_cache()
+
+
+@pytest.mark.usefixtures("recompiled")
+@pytest.mark.parametrize(
+    ("name", "remat_every"),
+    [("lstm", 3), ("lstm, all", None), ("gru, reset before", None), ("lstm, zoneout", None)],
+)
+def test_chains_of_rows_equal_the_plain_loop(
+    monkeypatch: Any, name: str, remat_every: int | None
+) -> None:
+    monkeypatch.setattr(recurrence, "CHAINS", B)
+    monkeypatch.setattr(recurrence, "LEAST_ROWS", 1)
+    assert recurrence._chains(B, jnp.zeros(CASES[name].kernel)) == B
+    with jax.enable_x64(True):
+        compare(name, 7, 4, True, remat_every, 1e-12)
+
+
+@pytest.mark.usefixtures("recompiled")
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_large_kernel_comes_first_in_its_products(monkeypatch: Any, name: str) -> None:
+    monkeypatch.setattr(products, "LARGE", 0)
+    with jax.enable_x64(True):
+        compare(name, 7, 4, True, None, 1e-12)
+
+
+def test_a_batch_is_cut_where_it_pays() -> None:
+    """A small kernel and enough rows; not on a mesh, whose devices have their rows already."""
+    small, large = jnp.zeros((128, 4, 128)), jnp.zeros((512, 4, 512))
+    assert recurrence._chains(32, small) == 2
+    assert [recurrence._chains(batch, small) for batch in (1, 8, 33)] == [1, 1, 1]
+    assert recurrence._chains(32, large) == 1
+    automatic = (jax.sharding.AxisType.Auto,)
+    with jax.set_mesh(jax.make_mesh((2,), ("data",), axis_types=automatic)):
+        assert recurrence._chains(32, small) == 1
 
 
 @pytest.mark.parametrize("name", ["lstm", "lstm, all"])
