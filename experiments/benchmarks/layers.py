@@ -5,9 +5,9 @@
 Recurrent layers and attention against torch's, Flax's and Keras's (on its jax backend), all on
 the same inputs `[B, T, D]`, under the mean square of the outputs: forward, and forward with the
 gradients of inputs and parameters. H is the units of a recurrence, and the heads of attention. In
-bfloat16 the JAX layers cast float32 parameters; torch's are bfloat16.
+bfloat16 ours and Flax cast float32 parameters; those of torch and Keras are bfloat16.
 
-`gemm` is no layer but the plain products of as many operations: `[B T, D + H] x [D + H, G H]` for
+`gemm` is no layer but plain products of as many operations: `[B T, D + H] x [D + H, G H]` for
 G gates, and forward+backward three of that size, with no order in time. torch and Flax have no
 RG-LRU: theirs is a loop over time, and `jax.lax.associative_scan`; their local attention is a
 mask, in chunks a reshape.

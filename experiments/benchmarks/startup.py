@@ -85,11 +85,12 @@ def first_step(cache: str | None, words: Sequence[str] = ()) -> None:
 def measured(bench: Bench) -> Iterator[Row]:
     """Rows of imports and of first steps; a process is never called twice in a sample."""
     once = Bench(bench.rounds, least=0.0, say=bench.say)
-    if bench.wants("import"):
-        programs = {
-            name: Program(functools.partial(python, "-c", code)) for name, code in IMPORTS.items()
-        }
-        yield from once.rows({"section": "import"}, programs)
+    programs = {
+        name: Program(functools.partial(python, "-c", code))
+        for name, code in IMPORTS.items()
+        if bench.wants("import", name)
+    }
+    yield from once.rows({"section": "import"}, programs)
     if bench.wants("first step"):
         words = ("--config.width=16", "--config.length=16") if bench.quick else ()
         with tempfile.TemporaryDirectory() as cache:

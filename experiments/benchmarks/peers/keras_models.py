@@ -19,7 +19,7 @@ def layer(kind: str, shape: Shape, dtype: str) -> tuple[Any, Any]:
     Args:
       kind: one of `LAYERS`.
       shape: sizes.
-      dtype: of activations; parameters are float32.
+      dtype: of activations and parameters: with mixed ones Keras' scan refuses its own carry.
 
     Returns:
       `(params, x) -> y`, and the parameters.
@@ -29,8 +29,7 @@ def layer(kind: str, shape: Shape, dtype: str) -> tuple[Any, Any]:
     """
     if keras.backend.backend() != "jax":
         raise ValueError(f"KERAS_BACKEND is {keras.backend.backend()}; set it to jax")
-    policy = "mixed_bfloat16" if dtype == "bfloat16" else dtype
-    made = LAYERS[kind](shape.units, return_sequences=True, dtype=policy)
+    made = LAYERS[kind](shape.units, return_sequences=True, dtype=dtype)
     with jax.numpy_rank_promotion("allow"):  # which Keras relies on
         made.build((None, shape.steps, shape.width))
     params = [variable.value for variable in made.trainable_variables]
