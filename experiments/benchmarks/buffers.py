@@ -1,11 +1,14 @@
 """The buffers of a compiled program, as the compiler's own report lists them."""
 
+import contextlib
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from jax.experimental.compilation_cache import compilation_cache
 
 _ALLOCATION = re.compile(r"^allocation \d+: size (\d+), (.*?):?$")
 _VALUE = re.compile(r"^ value: <\d+ (.+?) @\d+> \(size=(\d+),offset=(\d+)\): (.*)$")
@@ -38,9 +41,23 @@ def buffers(lowered: jax.stages.Lowered) -> list[Buffer]:
     """
     with tempfile.TemporaryDirectory() as folder:
         options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
-        lowered.compile(compiler_options=options)
+        with no_cache():
+            lowered.compile(compiler_options=options)
         reports = list(Path(folder).glob("*buffer-assignment.txt"))
         return parse(reports[0].read_text(encoding="utf-8")) if reports else []
+
+
+@contextlib.contextmanager
+def no_cache() -> Iterator[None]:
+    """Compiles anew inside the `with`: what comes out of the persistent cache reports nothing."""
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
+    try:
+        yield
+    finally:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()
 
 
 def parse(report: str) -> list[Buffer]:

@@ -7,13 +7,14 @@ steps a second of its compiled train step. The loop's own work for a step (take 
 dispatch, read the numbers of the step before, log) is the time a step of the real training loop
 takes on the same data around a step that computes nothing: its model is a number for every array
 that the real one has, and its loss their sum. And how many programs the real loop compiles once
-its first step and its first evaluation are over; there should be none.
+its first steps and its first evaluation, with the save that follows, are over: it should be none.
 """
 
+import contextlib
 import dataclasses
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from ml_collections import ConfigDict
 
 from experiments import char_lm
 from experiments.benchmarks import plots
-from experiments.benchmarks.compilations import compilations
+from experiments.benchmarks.compilations import compiled_by
 from experiments.benchmarks.harness import (
     Bench,
     Program,
@@ -36,10 +37,9 @@ from experiments.benchmarks.harness import (
     number,
 )
 from experiments.benchmarks.train_step import our_step
-from recattn_jax.data import Data
 from recattn_jax.tasks.base import Mean
 from recattn_jax.training import Experiment, Optimization, RunFolder, fit, optimizers
-from recattn_jax.training.metrics import Record, read_records
+from recattn_jax.training.metrics import read_records
 from recattn_jax.training.state import abstract_state
 
 FILE = "experiments/char_lm.py"
@@ -80,16 +80,12 @@ def without_work(real: Experiment) -> Experiment:
     return dataclasses.replace(real, model=Numbers(arrays), task=Nothing(), optimization=how)
 
 
-def trained(
-    made: Experiment, data: Data, config: ConfigDict, say: Callable[[str], None]
-) -> list[Record]:
-    """Runs the real loop in a folder that is gone later; gives what it logged."""
+@contextlib.contextmanager
+def folder_of(config: ConfigDict) -> Iterator[RunFolder]:
+    """A folder for a run, gone afterwards."""
     with tempfile.TemporaryDirectory() as folder:
-        run = RunFolder.open(
-            Path(folder) / "run", config=config.to_dict(), config_file=FILE, argv=[]
-        )
-        fit(made, data, run, say=say)
-        return read_records(run.path / "metrics.jsonl")
+        path = Path(folder) / "run"
+        yield RunFolder.open(path, config=config.to_dict(), config_file=FILE, argv=[])
 
 
 def default(quick: bool, **changed: int) -> ConfigDict:
@@ -124,7 +120,9 @@ def loop(bench: Bench) -> Row:
     rare = dict(steps=steps, evaluate_every=steps, save_every=steps)
     config = default(bench.quick, log_every=every, **rare)
     made = without_work(char_lm.build(config))
-    records = trained(made, made.data(), config, say=lambda line: None)
+    with folder_of(config) as run:
+        fit(made, made.data(), run, say=lambda line: None)
+        records = read_records(run.path / "metrics.jsonl")
     targets = float(made.batch["targets"].size)
     speeds = [r["targets_per_second"] for r in records if r["split"] == "train"]
     ms = statistics.median(1e3 * targets / speed for speed in speeds[1:])
@@ -133,21 +131,15 @@ def loop(bench: Bench) -> Row:
 
 
 def recompiled(bench: Bench) -> Row:
-    """How many programs are compiled after the first step and the first evaluation."""
+    """How many programs are compiled once the loop has stepped, evaluated and saved."""
     rhythm = dict(steps=6, log_every=1, evaluate_every=2, save_every=3)
     config = default(bench.quick, **rhythm)
     made = char_lm.build(config)
-    with compilations() as names:
-        before: list[int] = []
-
-        def say(line: str) -> None:
-            if " validation: " in line and not before:
-                before.append(len(names))
-
-        trained(made, made.data(), config, say)
-        later = names[before[0] :]
-    bench.say(f"compilations: {before[0]}, then {len(later)} {' '.join(later)}")
-    return {"section": "compilations", "program": "loop", "first": before[0], "later": len(later)}
+    with folder_of(config) as run:
+        first, later = compiled_by(made, made.data(), run)
+    bench.say(f"compilations: {len(first)}, then {len(later)} {' '.join(later)}")
+    labels = {"section": "compilations", "program": "loop"}
+    return labels | {"first": len(first), "later": len(later)}
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -168,7 +160,7 @@ def tables(rows: Sequence[Row]) -> list[Table]:
         ]
     later = found(rows, "later", section="compilations")
     if later is not None:
-        words = "programs compiled after the first step and the first evaluation"
+        words = "programs compiled after the first evaluation and its save"
         cells.append([words, f"{later:.0f}"])
     return [Table("The default experiment", ["what", "value"], cells)]
 

@@ -6,43 +6,24 @@ import jax
 import numpy as np
 
 from experiments import char_lm
-from experiments.benchmarks.compilations import compilations
-from recattn_jax.training import RunFolder, fit
+from experiments.benchmarks.compilations import compilations, compiled_by
 from tests.training.toy import run_folder, toy
 
 
-def test_the_default_run_compiles_nothing_after_its_first_step_and_evaluation(tmp_path: Path):
+def test_the_default_run_compiles_nothing_after_its_first_evaluation(tmp_path: Path):
     """Steps, lines, evaluations and saves follow, the last of each included."""
     config = char_lm.tiny(char_lm.get_config())
     rhythm = dict(steps=7, log_every=1, evaluate_every=2, save_every=3)
     config.update(data_dir=str(tmp_path / "data"), **rhythm)
     experiment = char_lm.build(config)
-    run = RunFolder.open(
-        tmp_path / "run", config=config.to_dict(), config_file="char_lm.py", argv=[]
-    )
-    marks: list[int] = []
-    with compilations() as names:
-
-        def say(line: str) -> None:
-            if " validation: " in line:
-                marks.append(len(names))
-
-        assert fit(experiment, experiment.data(), run, say=say).step == 7
-    assert len(marks) == 4 and marks[0] > 0, marks
-    assert names[marks[0] :] == []
+    before, after = compiled_by(experiment, experiment.data(), run_folder(tmp_path / "run"))
+    assert before and after == []
 
 
 def test_a_run_with_all_that_a_state_can_hold_compiles_nothing_either(tmp_path: Path):
-    marks: list[int] = []
-    with compilations() as names:
-
-        def say(line: str) -> None:
-            if " validation: " in line:
-                marks.append(len(names))
-
-        holds = dict(ema_decay=0.5, carry_state=True, accumulate=2, patience=3)
-        fit(*toy(**holds), run_folder(tmp_path / "run"), say=say)
-    assert marks and names[marks[0] :] == []
+    holds = dict(ema_decay=0.5, carry_state=True, accumulate=2, patience=3)
+    before, after = compiled_by(*toy(**holds), run_folder(tmp_path / "run"))
+    assert before and after == []
 
 
 def test_what_is_compiled_again_is_seen():
