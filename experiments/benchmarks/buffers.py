@@ -40,7 +40,7 @@ def buffers(lowered: jax.stages.Lowered) -> list[Buffer]:
       The buffers; none where the backend does not report them.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
+        options: dict[str, str | bool] = {"xla_dump_to": folder, "xla_dump_hlo_as_text": True}
         with no_cache():
             lowered.compile(compiler_options=options)
         reports = list(Path(folder).glob("*buffer-assignment.txt"))
@@ -50,7 +50,7 @@ def buffers(lowered: jax.stages.Lowered) -> list[Buffer]:
 @contextlib.contextmanager
 def no_cache() -> Iterator[None]:
     """Compiles anew inside the `with`: what comes out of the persistent cache reports nothing."""
-    folder = jax.config.jax_compilation_cache_dir
+    folder = jax.config.read("jax_compilation_cache_dir")
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     try:
@@ -67,13 +67,12 @@ def parse(report: str) -> list[Buffer]:
     >>> parse(report)
     [Buffer(kind='input', name='x', shape='f32[2]', size=8)]
     """
-    kind, allocations = "", []
+    allocations: list[tuple[str, list[tuple[int, int, str, str]]]] = []
     for line in report.splitlines():
         if line.startswith("Total bytes"):
             break  # what follows lists the same values once more
         if match := _ALLOCATION.match(line):
-            kind = _kind(match[2])
-            allocations.append((kind, []))
+            allocations.append((_kind(match[2]), []))
         elif (match := _VALUE.match(line)) and allocations:
             shape = re.sub(r"\{[\d,:T()]*\}", "", match[4])
             allocations[-1][1].append((int(match[2]), int(match[3]), match[1], shape))

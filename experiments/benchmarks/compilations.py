@@ -24,8 +24,8 @@ def compilations() -> Iterator[list[str]]:
     """
     names: list[str] = []
 
-    def listen(event: str, seconds: float, **labels: Any) -> None:
-        del seconds
+    def listen(event: str, duration_secs: float, **labels: Any) -> None:
+        del duration_secs
         if event == _EVENT:
             names.append(str(labels.get("fun_name", "a program")))
 

@@ -315,7 +315,7 @@ def _command(suite: Suite, argv: Sequence[str]) -> None:
         re.compile(values.only)
     except re.error as error:
         raise app.UsageError(f"--only={values.only}: no regular expression ({error})") from None
-    options = {name: values[name].value for name in suite.options}
+    options = {name: values.get_flag_value(name, 0.0) for name in suite.options}
     bench = Bench(values.rounds, values.only, values.quick, options=options)
     bench.say(machine())
     words = ["python", "-m", f"experiments.benchmarks.{suite.name}", *sys.argv[1:]]

@@ -87,7 +87,7 @@ def layers(shape: Shape) -> dict[str, Callable[[], SequenceLayer]]:
     }
 
 
-def passes(apply: Callable[[Any, jax.Array], jax.Array], params: Any, x: jax.Array) -> dict:
+def passes(apply: Callable[[Any, jax.Array], Any], params: Any, x: jax.Array) -> dict[str, Program]:
     """Forward, and forward with the gradients of parameters and inputs, of the mean square."""
 
     def loss(params: Any, x: jax.Array) -> jax.Array:
@@ -115,7 +115,9 @@ def products(gates: int, shape: Shape, dtype: str) -> dict[str, Program]:
     return dict(zip(PASSES, map(Program, calls), strict=True))
 
 
-def implementations(bench: Bench, kind: str, shape: Shape, dtype: str) -> dict[str, dict]:
+def implementations(
+    bench: Bench, kind: str, shape: Shape, dtype: str
+) -> dict[str, dict[str, Program]]:
     """The programs of a layer, by who wrote it and by pass."""
     x = jax.random.normal(jax.random.key(0), (shape.batch, shape.steps, shape.width), dtype)
     few, key = x[:1, :2], jax.random.key(1)
@@ -124,7 +126,7 @@ def implementations(bench: Bench, kind: str, shape: Shape, dtype: str) -> dict[s
     theirs = flax_models.layers(shape, jnp.dtype(dtype)).get(kind)
     if theirs is not None:
         module = theirs()
-        found["flax"] = passes(module.apply, module.init(key, few), x)
+        found["flax"] = passes(lambda v, x: module.apply(v, x), module.init(key, few), x)
     if kind in GATES and bench.has("keras"):
         from experiments.benchmarks.peers import keras_models
 

@@ -37,7 +37,7 @@ from experiments.benchmarks.harness import (
     number,
 )
 from experiments.benchmarks.train_step import our_step
-from recattn_jax.tasks.base import Mean
+from recattn_jax.tasks.base import Mean, Metrics
 from recattn_jax.training import Experiment, Optimization, RunFolder, fit, optimizers
 from recattn_jax.training.metrics import read_records
 from recattn_jax.training.state import abstract_state
@@ -65,7 +65,7 @@ class Nothing:
     headline: str = "loss"
     maximise: bool = False
 
-    def __call__(self, apply: Any, batch: Any, state: Any) -> tuple[dict[str, Mean], Any]:
+    def __call__(self, apply: Any, batch: Any, state: Any) -> tuple[Metrics, Any]:
         targets = jnp.float32(batch["targets"].size)
         loss = Mean(apply() * targets, targets)
         return {"loss": loss, "accuracy": loss, "bits_per_byte": loss}, state

@@ -33,7 +33,7 @@ from recattn_jax import layers
 from recattn_jax.layers import Context, SequenceLayer, zero_state
 from recattn_jax.models import hybrids
 
-POSITIONS = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
+POSITIONS: tuple[int, ...] = (1_024, 2_048, 4_096, 8_192, 16_384, 32_768)
 WIDTH, HEADS, WINDOW, BLOCK = 256, 4, 256, 1_024
 TINY_POSITIONS, TINY_WIDTH, TINY_BLOCK = (16, 32), 16, 16
 

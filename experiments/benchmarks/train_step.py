@@ -152,7 +152,7 @@ def steps(bench: Bench, name: str, shape: ModelShape) -> dict[str, Step]:
     tokens = jax.device_put((inputs, targets))
     made = {
         OURS: our_step(experiment(bodies(shape)[name](), shape), batch),
-        "flax": Step(*flax_models.train_step(model, *tokens, RATE)),
+        "flax": Step(*flax_models.train_step(model, tokens[0], tokens[1], RATE)),
     }
     if bench.has("torch"):
         from experiments.benchmarks.peers import torch_models

@@ -60,7 +60,7 @@ class RGLRU(nn.Module):
         kernel = self.param("gate_kernel", init, (self.heads, size, 2, size))
         bias = self.param("gate_bias", nn.initializers.zeros, (2, self.heads, size))
         decay = self.param("decay", nn.initializers.constant(-5.0), (width,))
-        gates = jnp.einsum(
+        gates: jax.Array = jnp.einsum(
             "bthk,hkgj->gbthj",
             x.reshape((*x.shape[:2], self.heads, size)),
             kernel.astype(self.dtype),
@@ -99,7 +99,7 @@ class S3(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         shape = self.shape
         x = nn.Embed(shape.vocabulary, shape.width)(tokens)
-        hidden = nn.RNN(nn.OptimizedLSTMCell(shape.width))(x)
+        hidden: Any = nn.RNN(nn.OptimizedLSTMCell(shape.width))(x)
         found = FullAttention(shape.heads, shape.window, jnp.float32)(x)
         return nn.Dense(shape.vocabulary)(hidden + found)
 
@@ -141,7 +141,8 @@ class GriffinBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        shape, normed = self.shape, nn.RMSNorm()(x)
+        shape = self.shape
+        normed = nn.RMSNorm()(x)
         if self.attends:
             x = x + LocalAttention(shape.heads, shape.window)(normed)
         else:

@@ -6,7 +6,7 @@ from typing import Any
 os.environ.setdefault("KERAS_BACKEND", "jax")  # read when keras is first imported
 
 import jax  # noqa: E402
-import keras  # noqa: E402
+import keras  # type: ignore[import-untyped]  # noqa: E402
 
 from experiments.benchmarks.peers import Shape  # noqa: E402
 
