@@ -50,7 +50,7 @@ def buffers(lowered: jax.stages.Lowered) -> list[Buffer]:
 @contextlib.contextmanager
 def no_cache() -> Iterator[None]:
     """Compiles anew inside the `with`: what comes out of the persistent cache reports nothing."""
-    folder = jax.config.read("jax_compilation_cache_dir")
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
     jax.config.update("jax_compilation_cache_dir", None)
     compilation_cache.reset_cache()
     try:

@@ -93,6 +93,7 @@ def default(quick: bool, **changed: int) -> ConfigDict:
     config = char_lm.get_config()
     if quick:
         config = char_lm.tiny(config)
+        config.update(batch=32, length=256)  # or an evaluation takes many batches
     config.update(changed)
     return config
 

@@ -13,7 +13,8 @@ from tests.training.toy import run_folder, toy
 def test_the_default_run_compiles_nothing_after_its_first_evaluation(tmp_path: Path):
     """Steps, lines, evaluations and saves follow, the last of each included."""
     config = char_lm.tiny(char_lm.get_config())
-    rhythm = dict(steps=7, log_every=1, evaluate_every=2, save_every=3)
+    rhythm = dict(steps=5, log_every=1, evaluate_every=2, save_every=3)
+    config.update(batch=32, length=256)  # or an evaluation takes many batches
     config.update(data_dir=str(tmp_path / "data"), **rhythm)
     experiment = char_lm.build(config)
     before, after = compiled_by(experiment, experiment.data(), run_folder(tmp_path / "run"))

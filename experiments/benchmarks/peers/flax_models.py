@@ -11,6 +11,18 @@ import optax
 from experiments.benchmarks.peers import ModelShape, Shape
 
 
+class Recurrence(nn.Module):
+    """`nn.RNN` with a carry of the cell's dtype: its own is float32, which scan refuses."""
+
+    cell: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Any:
+        carry = self.cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
+        carry = jax.tree.map(lambda part: part.astype(self.cell.dtype), carry)
+        return nn.RNN(self.cell)(x, initial_carry=carry)
+
+
 class FullAttention(nn.Module):
     """Causal self-attention, of all steps before or of a window of them, by a mask."""
 
@@ -80,9 +92,9 @@ class RGLRU(nn.Module):
 def layers(shape: Shape, dtype: Any) -> dict[str, Callable[[], nn.Module]]:
     """By the names that `layers` compares."""
     return {
-        "LSTM": lambda: nn.RNN(nn.OptimizedLSTMCell(shape.units, dtype=dtype)),
-        "GRU": lambda: nn.RNN(nn.GRUCell(shape.units, dtype=dtype)),
-        "RNN": lambda: nn.RNN(nn.SimpleCell(shape.units, dtype=dtype)),
+        "LSTM": lambda: Recurrence(nn.OptimizedLSTMCell(shape.units, dtype=dtype)),
+        "GRU": lambda: Recurrence(nn.GRUCell(shape.units, dtype=dtype)),
+        "RNN": lambda: Recurrence(nn.SimpleCell(shape.units, dtype=dtype)),
         "RG-LRU": lambda: RGLRU(shape.units, dtype),
         "attention": lambda: FullAttention(shape.units, 0, dtype),
         "windowed attention": lambda: FullAttention(shape.units, shape.window, dtype),

@@ -29,7 +29,9 @@ def layer(kind: str, shape: Shape, dtype: str) -> tuple[Any, Any]:
     """
     if keras.backend.backend() != "jax":
         raise ValueError(f"KERAS_BACKEND is {keras.backend.backend()}; set it to jax")
-    made = LAYERS[kind](shape.units, return_sequences=True, dtype=dtype)
+    # Its own start of the recurrent kernel is orthogonal, and there is no QR in bfloat16.
+    start = {"recurrent_initializer": "glorot_uniform"}
+    made = LAYERS[kind](shape.units, return_sequences=True, dtype=dtype, **start)
     with jax.numpy_rank_promotion("allow"):  # which Keras relies on
         made.build((None, shape.steps, shape.width))
     params = [variable.value for variable in made.trainable_variables]
