@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 
 from experiments import adding, formal, mqar
-from experiments.benchmarks.timing import machine
+from experiments.benchmarks.harness import machine
 from experiments.common import architectures
 from recattn_jax.errors import Interrupted, NonFiniteError
 from recattn_jax.training import Experiment, RunFolder, fit, load_run

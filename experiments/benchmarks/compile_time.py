@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from experiments.benchmarks.timing import machine, medians
+from experiments.benchmarks.harness import Program, machine, measure
 from recattn_jax.layers import Repeat
 from recattn_jax.models.hybrids import pre_norm_block, recurrence_beside_attention
 
@@ -37,12 +37,11 @@ def main(argv: list[str]) -> None:
     """Prints medians and their ratio."""
     del argv
     print(machine())
-    times = medians(
-        {str(depth): functools.partial(compile_gradient, depth) for depth in DEPTHS}, ROUNDS.value
-    )
-    for depth in DEPTHS:
-        print(f"{depth} layers: {times[str(depth)] / 1e3:.2f} s to trace and compile")
-    print(f"ratio {times['24'] / times['6']:.2f}")
+    programs = {str(depth): Program(functools.partial(compile_gradient, depth)) for depth in DEPTHS}
+    times = measure(programs, ROUNDS.value, least=0.0)
+    for name, found in times.items():
+        print(f"{name} layers: {found.ms / 1e3:.2f} s to trace and compile")
+    print(f"ratio {times['24'].ms / times['6'].ms:.2f}")
 
 
 if __name__ == "__main__":

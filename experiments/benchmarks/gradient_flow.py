@@ -16,7 +16,7 @@ from absl import app, flags
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.benchmarks.timing import machine
+from experiments.benchmarks.harness import machine
 from recattn_jax.analysis.flow import gradient_flow
 from recattn_jax.layers import GRU, LSTM, RGLRU, RNN, ScaledDot, SelfAttention, SequenceLayer
 from recattn_jax.models import hybrids

@@ -1,109 +1,206 @@
-"""Times an LSTM layer against torch's and flax's, in turn in one process, as ratios.
+"""Layers.
 
-    python -m experiments.benchmarks.layers [--rounds=9] [--out=FILE.json]
+    python -m experiments.benchmarks.layers [--rounds=9] [--only=REGEX] [--record]
 
-Each round runs every implementation once; what is compared is medians. Absolute times hold for the
-machine they were taken on only. torch is left out where it is not installed (`pip install torch`).
+Recurrent layers and attention against torch's, Flax's and Keras's (on its jax backend), all on
+the same inputs `[B, T, D]`, under the mean square of the outputs: forward, and forward with the
+gradients of inputs and parameters. H is the units of a recurrence, and the heads of attention. In
+bfloat16 ours and Flax cast float32 parameters; those of torch and Keras are bfloat16.
+
+`gemm` is no layer but plain products of as many operations: `[B T, D + H] x [D + H, G H]` for
+G gates, and forward+backward three of that size, with no order in time. torch and Flax have no
+RG-LRU: theirs is a loop over time, and `jax.lax.associative_scan`; their local attention is a
+mask, in chunks a reshape.
 """
 
-import importlib.util
-import json
-import os
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
 
-from experiments.benchmarks.timing import machine, medians
-from recattn_jax.layers import LSTM
+from experiments.benchmarks import plots
+from experiments.benchmarks.harness import (
+    Bench,
+    Program,
+    Row,
+    Suite,
+    Table,
+    distinct,
+    found,
+    main,
+    number,
+    ratio,
+)
+from experiments.benchmarks.peers import Shape, flax_models
+from recattn_jax.layers import (
+    GRU,
+    LSTM,
+    RGLRU,
+    RNN,
+    Chunked,
+    LinearAttention,
+    SelfAttention,
+    SequenceLayer,
+)
 
-ROUNDS = flags.DEFINE_integer("rounds", 9, "How often each implementation is timed.")
-OUT = flags.DEFINE_string("out", "", "Where to save the figures as JSON; empty saves nothing.")
+GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+PASSES = ("forward", "forward+backward")
+OURS, JAX_PEERS = "recattn_jax", ("flax", "keras")
+PROGRAMS = (OURS, "torch", *JAX_PEERS, "gemm")
 
-SHAPES = ((32, 128, 128, 128), (64, 128, 256, 256), (32, 256, 512, 512), (16, 256, 1024, 1024))
-"""Batch, steps, input width, units."""
+RECURRENT = (
+    Shape(32, 128, 128, 128),
+    Shape(64, 128, 256, 256),
+    Shape(32, 256, 512, 512),
+    Shape(16, 256, 1024, 1024),
+)
+SHAPES = {
+    **dict.fromkeys(GATES, RECURRENT),
+    "RG-LRU": (Shape(16, 512, 512, 8), Shape(4, 2048, 512, 8)),
+    "attention": (Shape(16, 256, 256, 4), Shape(4, 1024, 512, 8)),
+    "windowed attention": (Shape(2, 4096, 256, 4, window=128),),
+    "chunked attention": (Shape(2, 4096, 256, 4, window=128),),
+    "linear attention": (Shape(2, 4096, 256, 4),),
+}
+TINY = Shape(2, 8, 8, 2, window=4)
 
-Programs = dict[str, Callable[[], Any]]
 
+def layers(shape: Shape) -> dict[str, Callable[[], SequenceLayer]]:
+    """Ours, by the names of the table."""
 
-def jax_programs(layer: nn.Module, read: Callable[[Any], jax.Array], x: jax.Array) -> Programs:
-    """Forward, and forward with the gradients of parameters and inputs."""
-    variables = layer.init(jax.random.key(1), x)
+    def attention(window: int | None) -> SequenceLayer:
+        return SelfAttention(shape.units, window=window, positions=None)
 
-    def loss(variables: Any, x: jax.Array) -> jax.Array:
-        return jnp.sum(jnp.square(read(layer.apply(variables, x))))
-
-    forward, both = jax.jit(loss), jax.jit(jax.grad(loss, (0, 1)))
     return {
-        "forward": lambda: forward(variables, x),
-        "both": lambda: both(variables, x),
+        "LSTM": lambda: LSTM(shape.units),
+        "GRU": lambda: GRU(shape.units, reset_after=True),
+        "RNN": lambda: RNN(shape.units),
+        "RG-LRU": lambda: RGLRU(shape.units),
+        "attention": lambda: attention(None),
+        "windowed attention": lambda: attention(shape.window),
+        "chunked attention": lambda: Chunked(attention(shape.window), shape.window),
+        "linear attention": lambda: LinearAttention(shape.units),
     }
 
 
-def torch_programs(x: jax.Array, units: int) -> Programs:
-    """The same of torch.nn.LSTM, on a GPU where both have one."""
-    import torch  # noqa: PLC0415  (optional)
+def passes(apply: Callable[[Any, jax.Array], Any], params: Any, x: jax.Array) -> dict[str, Program]:
+    """Forward, and forward with the gradients of parameters and inputs, of the mean square."""
 
-    on_gpu = jax.default_backend() == "gpu" and torch.cuda.is_available()
-    device = "cuda" if on_gpu else "cpu"
-    wait = torch.cuda.synchronize if on_gpu else lambda: None
-    layer = torch.nn.LSTM(x.shape[-1], units, batch_first=True, device=device)
-    tensor = torch.tensor(np.asarray(x), requires_grad=True, device=device)
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.mean(jnp.square(apply(params, x)))
 
-    def forward() -> None:
-        with torch.no_grad():
-            layer(tensor)[0].square().sum()
-        wait()
-
-    def both() -> None:
-        layer.zero_grad()
-        tensor.grad = None
-        layer(tensor)[0].square().sum().backward()
-        wait()
-
-    return {"forward": forward, "both": both}
+    forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss, (0, 1)))
+    calls = (lambda: forward(params, x), lambda: both(params, x))
+    return dict(zip(PASSES, map(Program, calls), strict=True))
 
 
-def main(argv: list[str]) -> None:
-    """Prints a table; saves it where asked to."""
-    del argv
-    with_torch = importlib.util.find_spec("torch") is not None
-    print(machine())
-    print("LSTM, float32, median ms forward / forward+backward; ratio of forward+backward")
-    rows = []
-    for batch, steps, width, units in SHAPES:
-        x = jax.random.normal(jax.random.key(0), (batch, steps, width))
-        programs = {
-            "recattn_jax": jax_programs(LSTM(units), lambda out: out[0], x),
-            "flax": jax_programs(nn.RNN(nn.OptimizedLSTMCell(units)), lambda out: out, x),
+def products(gates: int, shape: Shape, dtype: str) -> dict[str, Program]:
+    """Products of as many operations as a recurrent layer has."""
+    keys = jax.random.split(jax.random.key(0))
+    width = shape.width + shape.units
+    x = jax.random.normal(keys[0], (shape.batch * shape.steps, width), dtype)
+    kernel = jax.random.normal(keys[1], (width, gates * shape.units), dtype)
+
+    @jax.jit
+    def both(x: jax.Array, kernel: jax.Array) -> Any:
+        y = x @ kernel
+        return y, y @ kernel.T, x.T @ y
+
+    forward = jax.jit(jnp.matmul)
+    calls = (lambda: forward(x, kernel), lambda: both(x, kernel))
+    return dict(zip(PASSES, map(Program, calls), strict=True))
+
+
+def implementations(
+    bench: Bench, kind: str, shape: Shape, dtype: str
+) -> dict[str, dict[str, Program]]:
+    """The programs of a layer, by who wrote it and by pass."""
+    x = jax.random.normal(jax.random.key(0), (shape.batch, shape.steps, shape.width), dtype)
+    few, key = x[:1, :2], jax.random.key(1)
+    ours = layers(shape)[kind]()
+    found = {OURS: passes(lambda v, x: ours.apply(v, x)[0], ours.init(key, few), x)}
+    theirs = flax_models.layers(shape, jnp.dtype(dtype)).get(kind)
+    if theirs is not None:
+        module = theirs()
+        found["flax"] = passes(lambda v, x: module.apply(v, x), module.init(key, few), x)
+    if kind in GATES and bench.has("keras"):
+        from experiments.benchmarks.peers import keras_models
+
+        found["keras"] = passes(*keras_models.layer(kind, shape, dtype), x)
+    if kind in GATES:
+        found["gemm"] = products(GATES[kind], shape, dtype)
+    if bench.has("torch"):
+        from experiments.benchmarks.peers import torch_models
+
+        make = torch_models.layers(shape).get(kind)
+        if make is not None:
+            calls = torch_models.passes(make(), np.asarray(x, np.float32), dtype)
+            found["torch"] = {name: Program(call, "torch") for name, call in calls.items()}
+    return found
+
+
+def measured(bench: Bench) -> Iterator[Row]:
+    """A row for each layer, shape, dtype, pass and implementation."""
+    for kind, shapes in SHAPES.items():
+        for shape in (TINY,) if bench.quick else shapes:
+            for dtype in ("float32", "bfloat16"):
+                if not bench.wants(kind, shape, dtype):
+                    continue
+                programs = implementations(bench, kind, shape, dtype)
+                for name in PASSES:
+                    labels = {"layer": kind, "shape": str(shape), "dtype": dtype, "pass": name}
+                    yield from bench.rows(labels, {n: p[name] for n, p in programs.items()})
+                jax.clear_caches()  # or the programs and the arrays in them stay
+
+
+def tables(rows: Sequence[Row]) -> list[Table]:
+    """Times and ratios, a row a layer, shape and dtype."""
+    cells = []
+    for kind, shape, dtype in distinct(rows, "layer", "shape", "dtype"):
+        look = functools.partial(found, rows, layer=kind, shape=shape, dtype=dtype)
+        times = {
+            name: [look(program=name, **{"pass": part}) for part in PASSES] for name in PROGRAMS
         }
-        if with_torch:
-            programs["torch"] = torch_programs(x, units)
-        times: dict[str, dict[str, float]] = {name: {} for name in programs}
-        for kind in ("forward", "both"):
-            one_kind = {name: program[kind] for name, program in programs.items()}
-            for name, milliseconds in medians(one_kind, ROUNDS.value).items():
-                times[name][kind] = milliseconds
-        shape = f"B{batch} T{steps} D{width} H{units}"
-        own = times["recattn_jax"]["both"]
-        ratios = {name: own / times[name]["both"] for name in times if name != "recattn_jax"}
-        print(
-            f"{shape:22}"
-            + "".join(f"  {n} {t['forward']:.1f} / {t['both']:.1f}" for n, t in times.items())
-            + "".join(f"  {ratio:.2f}x {name}" for name, ratio in ratios.items()),
-            flush=True,
-        )
-        rows.append({"shape": shape, "milliseconds": times, "ratio": ratios})
-    if OUT.value:
-        with open(OUT.value, "w") as file:
-            json.dump(
-                {"jax": jax.__version__, "cores": os.cpu_count(), "rows": rows}, file, indent=2
-            )
+        best = [
+            min((t for t in both if t is not None), default=None)
+            for both in zip(*(times[name] for name in JAX_PEERS), strict=True)
+        ]
+        ratios = [
+            [ratio(own, other) for own, other in zip(times[OURS], others, strict=True)]
+            for others in (times["torch"], best, times["gemm"])
+        ]
+        cells.append([kind, shape, dtype, *map(pair, times.values()), *map(pair, ratios)])
+    columns = ["layer", "shape", "dtype", "ours", *PROGRAMS[1:]]
+    columns += ["to torch", "to best JAX peer", "to gemm"]
+    return [Table("Milliseconds, forward / forward+backward, and ratios of ours", columns, cells)]
 
+
+def pair(values: Sequence[float | None]) -> str:
+    """Two numbers in a cell.
+
+    >>> pair([1.0, 2.5]), pair([None, None])
+    ('1.00 / 2.50', '-')
+    """
+    return "-" if set(values) == {None} else " / ".join(map(number, values))
+
+
+def draw(rows: Sequence[Row], path: Path) -> None:
+    """Bars of forward and backward, a panel a layer and dtype."""
+    panels = []
+    for kind, dtype in distinct(rows, "layer", "dtype"):
+        groups: dict[str, dict[str, float]] = {}
+        for row in rows:
+            if (row["layer"], row["dtype"], row["pass"]) == (kind, dtype, PASSES[1]):
+                groups.setdefault(row["shape"].replace(" D", "\nD"), {})[row["program"]] = row["ms"]
+        panels.append(plots.Bars(f"{kind}, {dtype}", "ms, forward+backward", groups))
+    plots.panels(panels, path, columns=2)
+
+
+SUITE = Suite("layers", measured, tables, draw, rounds=9)
 
 if __name__ == "__main__":
-    app.run(main)
+    main(SUITE)
