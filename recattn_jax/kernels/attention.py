@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax.kernels.precision import wide
-from recattn_jax.kernels.scores import scaled_dot_scores
+from recattn_jax.kernels.scores import heads_product, scaled_dot_scores
 from recattn_jax.shapes import Array, Bool, Float, Heads, Int
 
 
@@ -154,15 +154,11 @@ def attend(
     weights_BHTS = safe_softmax(scores_BHTS, jnp.broadcast_to(mask_BHTS, scores_BHTS.shape), sinks)
     batch, heads, length, sources = weights_BHTS.shape
     groups = values.shape[2]
-    mixed_BTGRV = jnp.einsum(
-        "bgrts,bsgv->btgrv",
-        weights_BHTS.reshape((batch, groups, heads // groups, length, sources)).astype(
-            values.dtype
-        ),
-        values,
-        preferred_element_type=weights_BHTS.dtype,
+    shape = (batch, groups, heads // groups, length, sources)
+    mixed_BGRTV = heads_product(
+        weights_BHTS.reshape(shape).astype(values.dtype), jnp.swapaxes(values, 1, 2), contract=-2
     )
-    mixed_BTHV = mixed_BTGRV.reshape((batch, length, heads, values.shape[-1]))
+    mixed_BTHV = jnp.moveaxis(mixed_BGRTV, 3, 1).reshape((batch, length, heads, -1))
     return Attended(mixed_BTHV.astype(queries.dtype), weights_BHTS)
 
 

@@ -17,6 +17,8 @@ from recattn_jax.shapes import Array, Float
 
 LARGE = 2**23
 """Bytes from which a CPU's recurrent product is bound by reading the kernel."""
+MANY = 16
+"""Steps from which it pays to turn such a kernel first."""
 
 
 def affine(weights: tuple[Array, Array], x: Float[Array, "... D"]) -> Float[Array, "... _ H"]:
@@ -162,22 +164,23 @@ class RecurrentProducts(NamedTuple):
     transposed: Callable[[Array], Array]
 
 
-def recurrent_products(kernel: Float[Array, "*N _ G H"]) -> RecurrentProducts:
+def recurrent_products(kernel: Float[Array, "*N _ G H"], steps: int) -> RecurrentProducts:
     """Makes the product with a recurrent kernel, and its transposed one, ready for a loop.
 
     Args:
       kernel: `[P, G, H]`, or `[N, K, G, K]` with P = N K.
+      steps: of the loop; few of them do not repay the work before it.
 
     Returns:
       Functions of `[B, P]` and of `[B, G, H]`; sums are float32 or wider.
 
-    >>> products = recurrent_products(jnp.ones((2, 3, 4, 3)))
+    >>> products = recurrent_products(jnp.ones((2, 3, 4, 3)), steps=7)
     >>> products.transposed(products.forward(jnp.ones((5, 6)))).shape
     (5, 6)
     """
     # Turned once, here: in the loop it would be turned in every step.
     turned = jnp.moveaxis(kernel, -3, -1)
-    large = kernel.size * kernel.dtype.itemsize >= LARGE
+    large = kernel.size * kernel.dtype.itemsize >= LARGE and steps >= MANY
     if kernel.ndim == 3 and large and backends.backend() == "cpu":
         return RecurrentProducts(partial(_recur_first, turned), partial(_back_first, kernel))
     return RecurrentProducts(partial(_recur, kernel), partial(_back, turned))

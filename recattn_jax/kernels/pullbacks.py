@@ -12,37 +12,33 @@ from recattn_jax.shapes import Array
 Carry = tuple[Array, ...]
 
 
-def pullbacks(advance: Callable[[Carry, Any], Carry], before: Carry, gates: Any) -> Any:
-    """What takes the cotangent of each step's carry back to what the step came from.
+def pullback(advance: Callable[[Carry, Any], Carry], before: Carry, gates: Any) -> Any:
+    """What takes the cotangent of a step's carry back to what the step came from.
 
-    All that does not wait for those cotangents, the slopes of the nonlinearities above all, is
-    computed here for many steps at once, and not in the loop over them. The loop gets the
-    cotangents of gates apart and writes each to its place (`write`): on a CPU, joining them costs
-    as much as the product with the kernel.
+    It is a pytree: mapped over time, it makes all that does not wait for cotangents, the slopes of
+    the nonlinearities above all, for many steps at once, and the loop over them need only multiply.
+    The loop gets the cotangents of gates apart and writes each to its place (`write`): on a CPU,
+    joining them costs as much as the product with the kernel.
 
     Args:
       advance: one step, `(carry, gates) -> carry`.
-      before: the carry before each step, arrays `[T, B, ...]`.
-      gates: a pytree of gates `[T, B, G, H]` and other arrays `[T, B, ...]`.
+      before: the carry before the step, arrays `[B, ...]`.
+      gates: a pytree of gates `[B, G, H]` and other arrays `[B, ...]`.
 
     Returns:
-      A pytree; the leaves of each step, index t of all, are a function from the cotangent of the
-      carry to those of the carry before and of the gates, these as tuples of G arrays `[B, H]`.
+      A function from the cotangent of the carry to those of the carry before and of the gates,
+      these as tuples of G arrays `[B, H]`.
 
-    >>> before, gates = (jnp.ones((7, 5, 2)),), jnp.ones((7, 5, 1, 2))
-    >>> pulls = pullbacks(lambda carry, gates: (carry[0] * gates[:, 0],), before, gates)
-    >>> pull = jax.tree.map(lambda leaf: leaf[3], pulls)
+    >>> before, gates = (jnp.ones((5, 2)),), jnp.ones((5, 1, 2))
+    >>> pull = pullback(lambda carry, gates: (carry[0] * gates[:, 0],), before, gates)
     >>> pull((jnp.ones((5, 2)),))[1][0].shape
     (5, 2)
     """
 
-    def pullback(before: Carry, gates: Any) -> Any:
-        def joined(before: Carry, apart: Any) -> Carry:
-            return advance(before, jax.tree.map(_join, gates, apart))
+    def joined(before: Carry, apart: Any) -> Carry:
+        return advance(before, jax.tree.map(_join, gates, apart))
 
-        return jax.vjp(joined, before, jax.tree.map(_apart, gates))[1]
-
-    return jax.vmap(pullback)(before, gates)
+    return jax.vjp(joined, before, jax.tree.map(_apart, gates))[1]
 
 
 def _apart(gates: Array) -> Any:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from recattn_jax.kernels import backends
 from recattn_jax.kernels.precision import wide
 from recattn_jax.kernels.products import kernel_gradient, recurrent_products, units_of
-from recattn_jax.kernels.pullbacks import pullbacks, read, write
+from recattn_jax.kernels.pullbacks import pullback, read, write
 from recattn_jax.shapes import Array, Float, Mask
 
 Carry = tuple[Array, ...]
@@ -160,7 +160,9 @@ def _chains(batch: int, kernel: Array) -> int:
     """
     mesh = jax.sharding.get_abstract_mesh()
     small = kernel.size * kernel.dtype.itemsize <= OWN_CACHE
-    if backends.backend() != "cpu" or mesh.size > 1 or not small:
+    # Gradients of weights are summed over the chains, in the dtype of the weights.
+    sums = wide(kernel.dtype) == kernel.dtype
+    if backends.backend() != "cpu" or mesh.size > 1 or not small or not sums:
         return 1
     return CHAINS if batch % CHAINS == 0 and batch >= CHAINS * LEAST_ROWS else 1
 
@@ -229,7 +231,7 @@ def _scan(
 def _scan_forward(
     cell: Cell, block: int, fixed: _Fixed, chains: Chains
 ) -> tuple[tuple[Any, Any], Any]:
-    recur = recurrent_products(fixed.kernel).forward
+    recur = recurrent_products(fixed.kernel, _length(chains[0].x)).forward
 
     def step(every: Array | None, carry: Carry, inputs: Any) -> tuple[Carry, _Saved]:
         projected, now = inputs
@@ -254,7 +256,7 @@ def _starts_and_inputs(chains: Chains) -> tuple[tuple[Carry, ...], Any]:
 def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> tuple[Any, Any]:
     fixed, chains, saved = residuals
     d_hidden, d_last = cotangents
-    recur_transposed = recurrent_products(fixed.kernel).transposed
+    recur_transposed = recurrent_products(fixed.kernel, _length(d_hidden)).transposed
     # What each step saw: the carry of the step before, zeros where a document starts.
     befores = tuple(
         _reset((jnp.concatenate([rows.carry[0][None], kept.hidden[:-1]]),), rows.masks.starts)
@@ -268,7 +270,8 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
     ) -> tuple[tuple[Carry, Any], Any]:
         # The cotangents of the gates take their place, so that there is one array of that size.
         d_carry, gates_TB = carried
-        d_hidden, pull, now, at = inputs
+        d_hidden, ready, now, at = inputs
+        pull = pullback(advance, *ready) if fixed.step_weights else ready
         d_carry = (d_carry[0] + d_hidden, *d_carry[1:])
         d_after = _select(now.keep, d_carry, _zeros(d_carry))
         d_before, d_gates = pull(d_after)
@@ -284,11 +287,13 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
     def run_block(carried: Any, inputs: Any) -> tuple[Any, Any]:
         blocks, at = inputs
         steps = [partial(step, rows.drop, b) for rows, b in zip(chains, backs, strict=True)]
-        ready = []
+        inputs = []
         for (_, gates_TB), (d_hidden, before, masks) in zip(carried, blocks, strict=True):
-            pulls = pullbacks(advance, before, read(at, gates_TB))
-            ready.append((d_hidden, pulls, masks, at))
-        return jax.lax.scan(_beside(steps), carried, tuple(ready), reverse=True)
+            ready = (before, read(at, gates_TB))
+            if not fixed.step_weights:  # else every step would have a copy of them
+                ready = jax.vmap(partial(pullback, advance))(*ready)
+            inputs.append((d_hidden, ready, masks, at))
+        return jax.lax.scan(_beside(steps), carried, tuple(inputs), reverse=True)
 
     masks = tuple(rows.masks for rows in chains)
     inputs = tuple(zip(d_hidden, befores, masks, strict=True))

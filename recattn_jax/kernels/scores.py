@@ -14,6 +14,35 @@ BLOCK = 16
 """Queries that additive attention compares at a time: its hidden units exist for no more."""
 
 
+def heads_product(
+    x_BGRTN: Float[Array, "B G R T N"], y_BGSM: Float[Array, "B G S M"], contract: int
+) -> Float[Array, "B G R T _"]:
+    """Multiplies matrices head by head, R of them by the same one; sums are float32 or wider.
+
+    With heads before steps in both, the products and their gradients are plain batches of matrices;
+    otherwise a CPU copies every `[B, H, T, S]` into another order.
+
+    Args:
+      x_BGRTN: `[B, G, R, T, N]`.
+      y_BGSM: `[B, G, S, M]`.
+      contract: which axis of y is summed over: -1, `x y^T`, or -2, `x y`.
+
+    Returns:
+      `[B, G, R, T, S]`, or `[B, G, R, T, M]`.
+
+    >>> heads_product(jnp.ones((1, 2, 3, 4, 5)), jnp.ones((1, 2, 6, 5)), contract=-1).shape
+    (1, 2, 3, 4, 6)
+    """
+    batch, groups, repeats, length, width = x_BGRTN.shape
+    y = jax.lax.dot_general(
+        x_BGRTN.reshape((batch, groups, repeats * length, width)),
+        y_BGSM,
+        (((3,), (4 + contract,)), ((0, 1), (0, 1))),
+        preferred_element_type=wide(x_BGRTN.dtype),
+    )
+    return y.reshape((batch, groups, repeats, length, -1))
+
+
 def dot_scores(
     queries: Heads,
     keys: Float[Array, "B S G K"],
@@ -36,12 +65,8 @@ def dot_scores(
 
     Groups of heads: Ainslie et al., GQA, 2023, arXiv:2305.13245; cap: Gemma 2, arXiv:2408.00118.
     """
-    scores_BGRTS = jnp.einsum(
-        "btgrk,bsgk->bgrts",
-        _grouped(queries, keys.shape[2]),
-        keys,
-        preferred_element_type=wide(queries.dtype),
-    )
+    queries_BGRTK = jnp.moveaxis(_grouped(queries, keys.shape[2]), 1, 3)
+    scores_BGRTS = heads_product(queries_BGRTK, jnp.swapaxes(keys, 1, 2), contract=-1)
     scores = scale * _ungrouped(scores_BGRTS)
     return scores if cap is None else cap * jnp.tanh(scores / cap)
 

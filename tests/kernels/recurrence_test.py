@@ -237,6 +237,8 @@ def test_chains_of_rows_equal_the_plain_loop(
 @pytest.mark.parametrize("name", ["lstm", "gru"])
 def test_a_large_kernel_comes_first_in_its_products(monkeypatch: Any, name: str) -> None:
     monkeypatch.setattr(products, "LARGE", 0)
+    monkeypatch.setattr(products, "MANY", 0)
+    assert products.recurrent_products(jnp.ones((H, 4, H)), 1).forward.func is products._recur_first
     with jax.enable_x64(True):
         compare(name, 7, 4, True, None, 1e-12)
 
