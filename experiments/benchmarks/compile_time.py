@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from experiments.benchmarks.buffers import no_cache
 from experiments.benchmarks.harness import Program, machine, measure
 from recattn_jax.layers import Repeat
 from recattn_jax.models.hybrids import pre_norm_block, recurrence_beside_attention
@@ -38,7 +39,8 @@ def main(argv: list[str]) -> None:
     del argv
     print(machine())
     programs = {str(depth): Program(functools.partial(compile_gradient, depth)) for depth in DEPTHS}
-    times = measure(programs, ROUNDS.value, least=0.0)
+    with no_cache():
+        times = measure(programs, ROUNDS.value, least=0.0)
     for name, found in times.items():
         print(f"{name} layers: {found.ms / 1e3:.2f} s to trace and compile")
     print(f"ratio {times['24'].ms / times['6'].ms:.2f}")
