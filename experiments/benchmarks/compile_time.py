@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from experiments.benchmarks.buffers import no_cache
-from experiments.benchmarks.harness import Program, machine, measure
+from experiments.benchmarks.harness import machine, measure
 from recattn_jax.layers import Repeat
 from recattn_jax.models.hybrids import pre_norm_block, recurrence_beside_attention
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     """Prints medians and their ratio."""
     del argv
     print(machine())
-    programs = {str(depth): Program(functools.partial(compile_gradient, depth)) for depth in DEPTHS}
+    programs = {str(depth): functools.partial(compile_gradient, depth) for depth in DEPTHS}
     with no_cache():
         times = measure(programs, ROUNDS.value, least=0.0)
     for name, found in times.items():

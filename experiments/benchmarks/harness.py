@@ -38,16 +38,8 @@ Row = dict[str, Any]
 """One measured thing: labels that say what it was, and numbers."""
 
 
-class Program(NamedTuple):
-    """Something to time.
-
-    Args:
-      call: does it once; what it returns is waited for.
-      framework: whose caches and threads it uses.
-    """
-
-    call: Callable[[], Any]
-    framework: str = "jax"
+Program = Callable[[], Any]
+"""Something to time: does it once; what it returns is waited for."""
 
 
 class Timing(NamedTuple):
@@ -75,30 +67,28 @@ def measure(
     """Times programs in turn, so that a machine whose speed drifts slows them all alike.
 
     Every round takes one sample of each, and begins with another one than the round before. Before
-    a sample that follows another framework's the program runs once untimed, since the caches are
-    full of what the other one left.
+    its sample a program runs once untimed, since the caches are full of what the others left.
 
     Args:
       programs: what to time, by name; each is called once before, to compile it.
       rounds: samples of each.
-      least: seconds of a sample: a program is called as often as that takes; 0 calls it once.
+      least: seconds of a sample: a program is called as often as that takes; 0 calls it once, and
+        not untimed before.
       clock: tells seconds.
 
     Returns:
       The timings by name.
 
-    >>> list(measure({"nothing": Program(lambda: None)}, rounds=1, least=0.0))
+    >>> list(measure({"nothing": lambda: None}, rounds=1, least=0.0))
     ['nothing']
     """
     repeats = {name: _calibrate(program, least, clock) for name, program in programs.items()}
     samples: dict[str, list[float]] = {name: [] for name in programs}
-    before = ""
     for turn in range(rounds):
         for name in rotated(list(programs), turn):
             program = programs[name]
-            if program.framework != before:
+            if least:
                 _run(program, 1)
-            before = program.framework
             start = clock()
             _run(program, repeats[name])
             samples[name].append(1e3 * (clock() - start) / repeats[name])
@@ -138,7 +128,7 @@ def _calibrate(program: Program, least: float, clock: Callable[[], float]) -> in
 
 def _run(program: Program, times: int) -> None:
     for _ in range(times):
-        jax.block_until_ready(program.call())
+        jax.block_until_ready(program())
 
 
 @dataclasses.dataclass

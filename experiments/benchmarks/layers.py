@@ -95,7 +95,7 @@ def passes(apply: Callable[[Any, jax.Array], Any], params: Any, x: jax.Array) ->
 
     forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss, (0, 1)))
     calls = (lambda: forward(params, x), lambda: both(params, x))
-    return dict(zip(PASSES, map(Program, calls), strict=True))
+    return dict(zip(PASSES, calls, strict=True))
 
 
 def products(gates: int, shape: Shape, dtype: str) -> dict[str, Program]:
@@ -112,7 +112,7 @@ def products(gates: int, shape: Shape, dtype: str) -> dict[str, Program]:
 
     forward = jax.jit(jnp.matmul)
     calls = (lambda: forward(x, kernel), lambda: both(x, kernel))
-    return dict(zip(PASSES, map(Program, calls), strict=True))
+    return dict(zip(PASSES, calls, strict=True))
 
 
 def implementations(
@@ -139,7 +139,7 @@ def implementations(
         make = torch_models.layers(shape).get(kind)
         if make is not None:
             calls = torch_models.passes(make(), np.asarray(x, np.float32), dtype)
-            found["torch"] = {name: Program(call, "torch") for name, call in calls.items()}
+            found["torch"] = calls
     return found
 
 

@@ -23,10 +23,10 @@ INTRO = """# Benchmarks
 Made by `python -m experiments.benchmarks.page` from [results](results) and the docstrings of the
 suites; do not edit. What was tried and learned: [NOTES.md](NOTES.md).
 
-Programs of one table take turns in one process: every round takes one sample of each, in an order
-that rotates; a sample is as many calls as take 20 ms, each waited for, and after another
-framework's turn a program runs once untimed. Times are medians over rounds; quartiles are in the
-JSON. Ratios are ours to theirs: less is faster. A + after a commit: files differed from it.
+Programs that are compared take turns in one process: every round takes one sample of each, in an
+order that rotates; a sample is as many calls as take 20 ms, each waited for, after one untimed.
+Times are medians over rounds; quartiles are in the JSON. Ratios are ours to theirs: less is faster.
+A + after a commit: files differed from it.
 """
 
 

@@ -132,7 +132,7 @@ def compiled(layer: SequenceLayer, batch: int, steps: int, width: int) -> Compil
     planned = memory.temp_size_in_bytes + memory.output_size_in_bytes
     gates = 4 * 4 * batch * steps * width  # float32, and as many units as inputs
     whole = memory.argument_size_in_bytes + memory.output_size_in_bytes + gates
-    return Compiled(Program(functools.partial(run, variables, x)), lowered, planned, whole)
+    return Compiled(functools.partial(run, variables, x), lowered, planned, whole)
 
 
 def timed(bench: Bench, section: str, over: Mapping[int, Mapping[str, Compiled]]) -> Iterator[Row]:

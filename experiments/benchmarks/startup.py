@@ -22,7 +22,6 @@ from experiments.benchmarks import plots
 from experiments.benchmarks.harness import (
     FOLDER,
     Bench,
-    Program,
     Row,
     Suite,
     Table,
@@ -86,7 +85,7 @@ def measured(bench: Bench) -> Iterator[Row]:
     """Rows of imports and of first steps; a process is never called twice in a sample."""
     once = Bench(bench.rounds, least=0.0, say=bench.say)
     programs = {
-        name: Program(functools.partial(python, "-c", code))
+        name: functools.partial(python, "-c", code)
         for name, code in IMPORTS.items()
         if bench.wants("import", name)
     }
@@ -95,8 +94,8 @@ def measured(bench: Bench) -> Iterator[Row]:
         words = ("--config.width=16", "--config.length=16") if bench.quick else ()
         with tempfile.TemporaryDirectory() as cache:
             programs = {
-                "warm": Program(functools.partial(first_step, cache, words)),
-                "cold": Program(functools.partial(first_step, None, words)),
+                "warm": functools.partial(first_step, cache, words),
+                "cold": functools.partial(first_step, None, words),
             }
             yield from once.rows({"section": "first step"}, programs)
 

@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from experiments.benchmarks import plots
 from experiments.benchmarks.harness import (
     Bench,
-    Program,
     Row,
     Suite,
     Table,
@@ -113,9 +112,8 @@ def measured(bench: Bench) -> Iterator[Row]:
     for name, layer in streaming_layers(width).items():
         if bench.wants(name):
             step, kept = states(layer, width, positions, block)
-            programs = {
-                str(position): Program(functools.partial(step, state))
-                for position, state in kept.items()
+            programs: dict[str, Program] = {
+                str(position): functools.partial(step, state) for position, state in kept.items()
             }
             for row in bench.rows({"layer": name}, programs):
                 position = int(row.pop("program"))
@@ -127,7 +125,7 @@ def measured(bench: Bench) -> Iterator[Row]:
 
     for name, at in torch_models.steps(width, HEADS, WINDOW).items():
         if bench.wants(name):
-            programs = {str(position): Program(at(position), "torch") for position in positions}
+            programs = {str(position): at(position) for position in positions}
             for row in bench.rows({"layer": name}, programs):
                 yield row | {"position": int(row.pop("program"))}
 

@@ -5,7 +5,8 @@
 A whole step of training a language model (forward, backward, Adam, metrics), float32: ours is the
 step of `training.step` with our layers, the peers are the same architecture and sizes in Flax's
 own layers with optax, and in torch with `torch.optim.Adam`. S3 is an LSTM beside causal
-self-attention of all steps before; Griffin is two blocks of a gated linear recurrence to one of
+self-attention of all steps before, which in ours alone has rotary positions and masks documents;
+Griffin is two blocks of a gated linear recurrence to one of
 local attention. Ours counts accuracy and bits a byte besides the loss, and the norm of the
 gradient.
 
@@ -23,7 +24,6 @@ import numpy as np
 from experiments.benchmarks import plots
 from experiments.benchmarks.harness import (
     Bench,
-    Program,
     Row,
     Suite,
     Table,
@@ -169,10 +169,7 @@ def measured(bench: Bench) -> Iterator[Row]:
             if not bench.wants(name, shape):
                 continue
             made = steps(bench, name, shape)
-            programs = {
-                who: Program(step.call, "torch" if who == "torch" else "jax")
-                for who, step in made.items()
-            }
+            programs = {who: step.call for who, step in made.items()}
             for row in bench.rows({"model": name, "shape": str(shape)}, programs):
                 tokens = shape.batch * shape.steps
                 parameters = made[row["program"]].parameters
