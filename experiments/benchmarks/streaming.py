@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from experiments.benchmarks import plots
 from experiments.benchmarks.harness import (
     Bench,
+    Program,
     Row,
     Suite,
     Table,
