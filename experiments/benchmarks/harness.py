@@ -13,6 +13,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -309,7 +310,7 @@ def _command(suite: Suite, argv: Sequence[str]) -> None:
     bench = Bench(values.rounds, values.only, values.quick, options=options)
     bench.say(machine())
     words = ["python", "-m", f"experiments.benchmarks.{suite.name}", *sys.argv[1:]]
-    result = run(suite, bench, " ".join(words))
+    result = run(suite, bench, shlex.join(words))
     if not result.rows:
         raise app.UsageError(f"--only={values.only}: nothing of this suite has that in its name")
     for table in suite.tables(result.rows):
