@@ -12,9 +12,15 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.kernels import backends
 from recattn_jax.kernels.precision import wide
 from recattn_jax.kernels.scores import heads_product, scaled_dot_scores
 from recattn_jax.shapes import Array, Bool, Float, Heads, Int
+
+BLOCKS = 4
+"""Blocks of queries that a CPU takes a long causal sequence in; more leave out little more."""
+LEAST_BLOCK = 128
+"""Queries of such a block at least."""
 
 
 class Marks(NamedTuple):
@@ -195,6 +201,58 @@ def document_attention(
     return attend(queries, keys, values, mask, scoring, distance_BTS)
 
 
+def sequence_attention(
+    queries: Heads,
+    keys: Float[Array, "B T G K"],
+    values: Float[Array, "B T G V"],
+    marks: Marks,
+    reach: Reach,
+    scoring: Scoring = Scoring(),
+) -> Attended:
+    """Self-attention among all steps of a sequence: `document_attention` of it with itself.
+
+    The same values. On a CPU causal attention takes its queries in blocks, of which each compares
+    keys up to its own end only: no later step can be seen. That leaves out up to half of the work.
+    Padding may stand before or after a document, not inside it.
+
+    Args:
+      queries: `[B, T, H, K]`.
+      keys: `[B, T, G, K]`.
+      values: `[B, T, G, V]`.
+      marks: document and position of every step, `[B, T]`.
+      reach: how far a query looks.
+      scoring: how queries and keys become weights.
+
+    Returns:
+      Mixed values `[B, T, H, V]` and weights `[B, H, T, T]`.
+
+    >>> q, t = jnp.ones((1, 6, 2, 4)), jnp.arange(6)[None]
+    >>> sequence_attention(q, q, q, Marks(jnp.ones_like(t), t), Reach(True, None)).weights.shape
+    (1, 2, 6, 6)
+    """
+    length = queries.shape[1]
+    size = max(LEAST_BLOCK, -(-length // BLOCKS))
+    # A mesh may have split time already, which slices would gather.
+    alone = backends.backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
+    if not (reach.causal and alone and length > size):
+        return document_attention(queries, keys, values, marks, marks, reach, scoring)
+    mixed, weights = [], []
+    for start in range(0, length, size):
+        end = min(start + size, length)
+        block = document_attention(
+            queries[:, start:end],
+            keys[:, :end],
+            values[:, :end],
+            Marks(*(m[:, start:end] for m in marks)),
+            Marks(*(m[:, :end] for m in marks)),
+            reach,
+            scoring,
+        )
+        mixed.append(block.mixed)
+        weights.append(jnp.pad(block.weights, ((0, 0), (0, 0), (0, 0), (0, length - end))))
+    return Attended(jnp.concatenate(mixed, axis=1), jnp.concatenate(weights, axis=2))
+
+
 def windowed_attention(
     queries: Heads,
     keys: Float[Array, "B T G K"],
@@ -231,7 +289,7 @@ def windowed_attention(
     if window is None:
         raise ValueError("windowed_attention: reach.window must be a number of steps")
     if length <= window:
-        return document_attention(queries, keys, values, marks, marks, reach, scoring)
+        return sequence_attention(queries, keys, values, marks, reach, scoring)
     blocks = -(-length // window)
     around = (-1, 0) if reach.causal else (-1, 0, 1)
 

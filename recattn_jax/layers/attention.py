@@ -270,7 +270,7 @@ class SelfAttention(MultiHead):
         reach = Reach(self.causal, self.window)
         if self.window is not None:
             return attention.windowed_attention(queries, keys, values, marks, reach, scoring)
-        return attention.document_attention(queries, keys, values, marks, marks, reach, scoring)
+        return attention.sequence_attention(queries, keys, values, marks, reach, scoring)
 
     def _fused(self, scoring: Scoring) -> bool:
         """Whether a kernel without weights is asked for; what it cannot do is refused."""

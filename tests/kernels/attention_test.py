@@ -87,6 +87,33 @@ def test_windowed_equals_masked(causal: bool, window: int, what: str) -> None:
     assert_gradients_close(grads, wanted_grads, 1e-6)
 
 
+@pytest.mark.parametrize("window", [None, 5, 50])
+@pytest.mark.parametrize("what", ["", *SCORINGS])
+def test_blocks_of_queries_equal_the_whole_sequence(monkeypatch, window, what: str) -> None:
+    """Values, weights and gradients; and later keys are not compared at all."""
+    monkeypatch.setattr(attention, "LEAST_BLOCK", 4)
+    arrays = [draw(B, T, H, K), draw(B, T, 2, K, seed=1), draw(B, T, 2, 3, seed=2)]
+    marks, reach, scoring = packed_marks(), Reach(True, window), SCORINGS.get(what, Scoring())
+    compared = []
+
+    def compare(queries, keys):
+        compared.append((queries.shape[1], keys.shape[1]))
+        return scoring.compare(queries, keys)
+
+    def both(how, *arrays):
+        mixed, weights = how(*arrays, reach=reach, scoring=scoring._replace(compare=compare))
+        return jnp.concatenate([mixed.reshape((B, -1)), weights.reshape((B, -1))], axis=1)
+
+    y, grads = differentiated(
+        partial(both, partial(attention.sequence_attention, marks=marks)), arrays
+    )
+    assert compared == [(4, 4), (4, 8), (4, 12), (1, 13)]
+    whole = partial(attention.document_attention, query_marks=marks, key_marks=marks)
+    wanted, wanted_grads = differentiated(partial(both, whole), arrays)
+    assert_close(y, wanted, 1e-6)
+    assert_gradients_close(grads, wanted_grads, 1e-6)
+
+
 def largest_array(how, *arrays: jax.Array) -> int:
     """The largest array that a program makes, its inner programs included."""
 
