@@ -23,7 +23,8 @@ def fused_lstm(
     """The LSTM of `cells.lstm()`, with the values and gradients of `scan_cell`.
 
     Args:
-      implementation: "cudnn", in float32, or "pallas", of at most 256 units; both for a GPU.
+      implementation: "cudnn", in float32, or "pallas", of at most 256 units; both for a GPU. cuDNN
+        knows rows of one document from the first step: a batch with any other is scanned.
       weights: `(input_kernel [D, 4, H], bias [4, H])`.
       recurrent_kernel: `[H, 4, H]`.
       x: `[B, T, D]`, finite.

@@ -263,10 +263,16 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
         + kept.before
         for rows, kept in zip(chains, saved, strict=True)
     )
-    backs = [_MergeBack(cell, fixed, rows.x, d) for rows, d in zip(chains, d_hidden, strict=True)]
+    merged = [  # what `merge` takes, for all steps
+        (
+            jax.eval_shape(cell.project, fixed.weights, rows.x),
+            jax.ShapeDtypeStruct((*d.shape[:2], *units_of(fixed.kernel)), d.dtype),
+        )
+        for rows, d in zip(chains, d_hidden, strict=True)
+    ]
 
     def step(
-        every: Array | None, back: _MergeBack, carried: tuple[Carry, Any], inputs: Any
+        every: Array | None, shapes: Any, carried: tuple[Carry, Any], inputs: Any
     ) -> tuple[tuple[Carry, Any], Any]:
         # The cotangents of the gates take their place, so that there is one array of that size.
         d_carry, gates_TB = carried
@@ -276,7 +282,8 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
         d_after = _select(now.keep, d_carry, _zeros(d_carry))
         d_before, d_gates = pull(d_after)
         d_gates_TB = jax.tree.map(partial(write, at), gates_TB, d_gates)
-        d_seen = recur_transposed(back.of_step(read(at, d_gates_TB))[1])
+        # Read back from where they were written: there they stand side by side.
+        d_seen = recur_transposed(_merge_back(cell, shapes, read(at, d_gates_TB), 1)[1])
         d_before = (d_before[0] + _drop(d_seen, every, now.drop), *d_before[1:])
         d_carry = _select(now.keep, _reset(d_before, now.starts), d_carry)
         return (d_carry, d_gates_TB), d_after if fixed.step_weights else None
@@ -286,14 +293,14 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
 
     def run_block(carried: Any, inputs: Any) -> tuple[Any, Any]:
         blocks, at = inputs
-        steps = [partial(step, rows.drop, b) for rows, b in zip(chains, backs, strict=True)]
-        inputs = []
+        steps = [partial(step, rows.drop, s) for rows, s in zip(chains, merged, strict=True)]
+        ready_blocks = []
         for (_, gates_TB), (d_hidden, before, masks) in zip(carried, blocks, strict=True):
             ready = (before, read(at, gates_TB))
             if not fixed.step_weights:  # else every step would have a copy of them
                 ready = jax.vmap(partial(pullback, advance))(*ready)
-            inputs.append((d_hidden, ready, masks, at))
-        return jax.lax.scan(_beside(steps), carried, tuple(inputs), reverse=True)
+            ready_blocks.append((d_hidden, ready, masks, at))
+        return jax.lax.scan(_beside(steps), carried, tuple(ready_blocks), reverse=True)
 
     masks = tuple(rows.masks for rows in chains)
     inputs = tuple(zip(d_hidden, befores, masks, strict=True))
@@ -302,10 +309,10 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
     ends, d_afters = _scan_blocks(run_block, block, starts, (inputs, times), reverse=True)
 
     d_fixed, d_chains = [], []
-    for rows, before, back, kept, (d_carry, d_gates_TB), d_after_TB in zip(
-        chains, befores, backs, saved, ends, d_afters, strict=True
+    for rows, before, shapes, kept, (d_carry, d_gates_TB), d_after_TB in zip(
+        chains, befores, merged, saved, ends, d_afters, strict=True
     ):
-        d_projected, d_recurrent = back.of_sequence(d_gates_TB)
+        d_projected, d_recurrent = _merge_back(cell, shapes, d_gates_TB, 0)
         d_weights, d_x = jax.vjp(cell.project, fixed.weights, rows.x)[1](d_projected)
         seen = _drop(before[0], rows.drop, rows.masks.drop)
         d_kernel = kernel_gradient(seen, d_recurrent, fixed.kernel)
@@ -320,31 +327,13 @@ def _scan_backward(cell: Cell, block: int, residuals: Any, cotangents: Any) -> t
 _scan.defvjp(_scan_forward, _scan_backward)
 
 
-class _MergeBack:
+def _merge_back(cell: Cell, shapes: Any, d_gates: Any, start: int) -> tuple[Any, Array]:
     """The cotangents of what `merge` takes, `(d_projected, d_recurrent)`, from those of the gates.
 
-    It is linear, so that any inputs give the same.
+    It is linear, so that any inputs give the same. Of all steps at once (start 0), or of one (1).
     """
-
-    def __init__(self, cell: Cell, fixed: _Fixed, x_TB: Any, d_hidden_TBP: Array):
-        shape = (*d_hidden_TBP.shape[:2], *units_of(fixed.kernel))
-        self._merge = cell.merge
-        self._shapes = (
-            jax.eval_shape(cell.project, fixed.weights, x_TB),
-            jax.ShapeDtypeStruct(shape, d_hidden_TBP.dtype),
-        )
-
-    def of_step(self, d_gates: Any) -> tuple[Any, Array]:
-        """From those of one step."""
-        return self._pull(d_gates, 1)
-
-    def of_sequence(self, d_gates_TB: Any) -> tuple[Any, Array]:
-        """From those of all steps at once."""
-        return self._pull(d_gates_TB, 0)
-
-    def _pull(self, d_gates: Any, start: int) -> tuple[Any, Array]:
-        zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[start:], a.dtype), self._shapes)
-        return jax.vjp(self._merge, *zeros)[1](d_gates)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape[start:], a.dtype), shapes)
+    return jax.vjp(cell.merge, *zeros)[1](d_gates)
 
 
 def _step_weights_gradient(
