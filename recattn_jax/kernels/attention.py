@@ -233,8 +233,7 @@ def sequence_attention(
     length = queries.shape[1]
     size = max(LEAST_BLOCK, -(-length // BLOCKS))
     # A mesh may have split time already, which slices would gather.
-    alone = backends.backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
-    if not (reach.causal and alone and length > size):
+    if not (reach.causal and backends.one_cpu() and length > size):
         return document_attention(queries, keys, values, marks, marks, reach, scoring)
     mixed, weights = [], []
     for start in range(0, length, size):

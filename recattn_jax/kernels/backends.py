@@ -18,6 +18,15 @@ def backend() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def one_cpu() -> bool:
+    """Whether programs are made for a CPU and arrays are whole: no mesh has cut them.
+
+    >>> one_cpu()
+    True
+    """
+    return backend() == "cpu" and jax.sharding.get_abstract_mesh().size <= 1
+
+
 def check_implementation(
     name: str,
     implementation: str | None,

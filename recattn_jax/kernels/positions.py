@@ -34,13 +34,13 @@ def rotary(x: Heads, positions: Int[Array, "B T"], base: float) -> Heads:
         raise ValueError(f"rotary positions need an even head size, got {size}")
     dtype = wide(x.dtype)
     angle_BTK = _angles(positions, size, base, dtype)
-    cos_BTHPK = jnp.cos(angle_BTK)[:, :, None, None]
-    sin_BTK = jnp.sin(angle_BTK)
-    sin_BTHPK = jnp.stack([-sin_BTK, sin_BTK], axis=2)[:, :, None]
-    # Pairs as an axis P: joining two halves of all channels costs a CPU more than the rotation.
-    x_BTHPK = x.astype(dtype).reshape((*x.shape[:-1], 2, size // 2))
-    rotated = x_BTHPK * cos_BTHPK + x_BTHPK[..., ::-1, :] * sin_BTHPK
-    return rotated.reshape(x.shape).astype(x.dtype)
+    cos_BTK, sin_BTK = jnp.cos(angle_BTK), jnp.sin(angle_BTK)
+    # The other half rolled into place: joining two rotated halves costs a CPU more.
+    cos_BT1K = jnp.concatenate([cos_BTK, cos_BTK], axis=-1)[:, :, None]
+    sin_BT1K = jnp.concatenate([-sin_BTK, sin_BTK], axis=-1)[:, :, None]
+    x_BTHK = x.astype(dtype)
+    rotated_BTHK = x_BTHK * cos_BT1K + jnp.roll(x_BTHK, size // 2, axis=-1) * sin_BT1K
+    return rotated_BTHK.astype(x.dtype)
 
 
 def sinusoids(

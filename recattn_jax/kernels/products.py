@@ -4,6 +4,7 @@ A recurrent kernel is `[P, G, H]`, or `[N, K, G, K]` for heads that do not see e
 its products have the letter n, and the width of h is cut into N parts.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from recattn_jax.kernels import backends
 from recattn_jax.kernels.precision import wide
-from recattn_jax.shapes import Array, Float
+from recattn_jax.shapes import Array, DTypeLike, Float
 
 LARGE = 2**23
 """Bytes from which a CPU's recurrent product is bound by reading the kernel."""
@@ -79,6 +80,48 @@ def _contract(x: Array, y: Array, x_axes: tuple[int, ...], y_axes: tuple[int, ..
     return jax.lax.dot_general(
         x, y, ((x_axes, y_axes), ((), ())), preferred_element_type=wide(y.dtype)
     )
+
+
+def dense_product(
+    x: Float[Array, "..."],
+    kernel: Float[Array, "..."],
+    dimension_numbers: jax.lax.DotDimensionNumbers,
+    precision: jax.lax.PrecisionLike = None,
+    preferred_element_type: DTypeLike | None = None,
+) -> Float[Array, "..."]:
+    """`jax.lax.dot_general` for the `dot_general` of a dense layer: on a CPU a product of matrices.
+
+    The gradient of a kernel `[D, H, K]` is otherwise a product whose outcome has D last, for which
+    XLA copies the cotangent of a whole sequence into another order.
+
+    Args:
+      x: `[..., D]`, where D is one axis or more.
+      kernel: `[D, ...]`.
+      dimension_numbers: the last axes of x with the first of the kernel; no batches.
+      precision: as of `dot_general`.
+      preferred_element_type: as of `dot_general`.
+
+    Returns:
+      `[..., H]`, as `dot_general`; derivatives of any order, too.
+
+    >>> dense_product(jnp.ones((5, 7, 2)), jnp.ones((2, 4, 3)), (((2,), (0,)), ((), ()))).shape
+    (5, 7, 4, 3)
+    """
+    (x_axes, kernel_axes), (batches, _) = dimension_numbers
+    count = len(x_axes)
+    lead, units = x.shape[: x.ndim - count], kernel.shape[count:]
+    ordered = tuple(x_axes) == tuple(range(len(lead), x.ndim)) and not batches
+    if not (backends.one_cpu() and ordered and tuple(kernel_axes) == tuple(range(count))):
+        return jax.lax.dot_general(x, kernel, dimension_numbers, precision, preferred_element_type)
+    width = math.prod(kernel.shape[:count])
+    y = jax.lax.dot_general(
+        x.reshape((-1, width)),
+        kernel.reshape((width, -1)),
+        (((1,), (0,)), ((), ())),
+        precision,
+        preferred_element_type,
+    )
+    return y.reshape((*lead, *units))
 
 
 def add_bias(

@@ -158,11 +158,10 @@ def _chains(batch: int, kernel: Array) -> int:
     which is too small to be worth cutting. It pays where the kernel fits into every core's own
     cache, and where no mesh has cut the batch already.
     """
-    mesh = jax.sharding.get_abstract_mesh()
     small = kernel.size * kernel.dtype.itemsize <= OWN_CACHE
     # Gradients of weights are summed over the chains, in the dtype of the weights.
     sums = wide(kernel.dtype) == kernel.dtype
-    if backends.backend() != "cpu" or mesh.size > 1 or not small or not sums:
+    if not (backends.one_cpu() and small and sums):
         return 1
     return CHAINS if batch % CHAINS == 0 and batch >= CHAINS * LEAST_ROWS else 1
 

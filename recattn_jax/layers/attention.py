@@ -14,6 +14,7 @@ from recattn_jax.kernels import attention, fused_attention, segments
 from recattn_jax.kernels.attention import Attended, Marks, Reach, Scoring
 from recattn_jax.kernels.backends import check_implementation
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.dense import dense_general
 from recattn_jax.layers.positions import Positions, Rotary
 from recattn_jax.layers.scores import Keys, ScaledDot, Score
 from recattn_jax.shapes import Activations, Array, Float, Heads, Int, State
@@ -59,9 +60,9 @@ class MultiHead(SequenceLayer):
     ) -> Array:
         """A linear map of some axes to others, with the dtype of x."""
         return self.build(
-            lambda: nn.DenseGeneral(
-                features, axis, use_bias=self.use_bias, dtype=x.dtype, name=name
-            )(x)
+            lambda: dense_general(features, axis, use_bias=self.use_bias, dtype=x.dtype, name=name)(
+                x
+            )
         )
 
     def split_queries(self, x: Activations) -> Heads:

@@ -11,6 +11,7 @@ from functools import reduce
 import flax.linen as nn
 import jax.numpy as jnp
 
+from recattn_jax.layers.dense import dense
 from recattn_jax.shapes import Array, Float
 
 Combine = Callable[[Sequence[Array]], Array]
@@ -176,7 +177,7 @@ class LSTMGate(nn.Module):
 
 
 def _dense(like: Array, name: str) -> nn.Dense:
-    return nn.Dense(like.shape[-1], dtype=like.dtype, name=name)
+    return dense(like.shape[-1], dtype=like.dtype, name=name)
 
 
 def _pair(name: str, outputs: Sequence[Array]) -> Sequence[Array]:

@@ -16,6 +16,7 @@ from recattn_jax.kernels.precision import wide
 from recattn_jax.kernels.segments import Steps, follow_documents
 from recattn_jax.layers.attention import Keys, MultiHead, Values
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.dense import dense
 from recattn_jax.shapes import Activations, Array, Bool, Float, Int, State
 
 Made = TypeVar("Made")
@@ -156,9 +157,9 @@ class LocationAttention(SequenceLayer):
         memory = _memory(self, context)
         prepared = _prepared(self, context)
         units = self._units(memory) if prepared is None else prepared
-        query_BTN = self.build(
-            lambda: nn.Dense(self.features, dtype=x.dtype, name="step")(x)
-        ).astype(wide(x.dtype))
+        query_BTN = self.build(lambda: dense(self.features, dtype=x.dtype, name="step")(x)).astype(
+            wide(x.dtype)
+        )
         compare = self._comparison(units.astype(wide(x.dtype)))
         # What is large for every step, [B, S, N], is made again in the backward pass.
         look = jax.checkpoint(lambda mask, *at: attention.safe_softmax(compare(*at), mask))
@@ -190,9 +191,7 @@ class LocationAttention(SequenceLayer):
 
     def _units(self, memory: Float[Array, "B S M"]) -> Float[Array, "B S N"]:
         return self.build(
-            lambda: nn.Dense(self.features, use_bias=False, dtype=memory.dtype, name="memory")(
-                memory
-            )
+            lambda: dense(self.features, use_bias=False, dtype=memory.dtype, name="memory")(memory)
         )
 
     def _comparison(self, units_BSN: Array) -> Callable[[Array, Array, Array], Array]:

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recattn_jax.layers.dense import dense
 from recattn_jax.layers.pointwise import Pointwise
 from recattn_jax.shapes import Activations, Array, Float
 
@@ -47,7 +48,7 @@ class FrameConvolutions(Pointwise):
             )
             frames = jax.nn.gelu(convolution(frames))
         flat = frames.reshape(batch, steps, -1)
-        return nn.Dense(self.features, dtype=x.dtype, name="dense")(flat)
+        return dense(self.features, dtype=x.dtype, name="dense")(flat)
 
 
 class RandomAffine(Pointwise):

@@ -4,6 +4,7 @@ A new layer says how it maps queries and keys, how fast it forgets and what it d
 template brings the projections, the chunks, resets between documents, padding and streaming.
 """
 
+from functools import partial
 from typing import final
 
 import flax.linen as nn
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attention
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.dense import dense, dense_general
 from recattn_jax.layers.recurrent import RecurrentState, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Heads, State
 
@@ -77,9 +79,9 @@ class MatrixRecurrent(SequenceLayer):
         )
         carry, steps = resume(self, fresh, state, context)
 
+        linear = partial(dense_general, use_bias=False, dtype=x.dtype)
         queries, keys, values = (
-            nn.DenseGeneral((self.heads, size), use_bias=False, dtype=x.dtype, name=part)(x)
-            for part in ("query", "key", "value")
+            linear((self.heads, size), name=part)(x) for part in ("query", "key", "value")
         )
         answers, carry = linear_attention(
             *self.map_features(queries, keys),
@@ -90,8 +92,8 @@ class MatrixRecurrent(SequenceLayer):
             steps.keep,
             self.chunk,
         )
-        out = nn.DenseGeneral(width, axis=(-2, -1), use_bias=False, dtype=x.dtype, name="out")
-        return out(self.combine(answers, x).astype(x.dtype)), RecurrentState(carry, steps.segment)
+        y = linear(width, axis=(-2, -1), name="out")(self.combine(answers, x).astype(x.dtype))
+        return y, RecurrentState(carry, steps.segment)
 
 
 class LinearAttention(MatrixRecurrent):
@@ -163,7 +165,7 @@ class MLSTM(MatrixRecurrent):
 
     def log_gates(self, x: Activations) -> tuple[Gate, Gate]:
         def gate(name: str, bias_init: nn.initializers.Initializer) -> Gate:
-            return nn.Dense(
+            return dense(
                 self.heads,
                 dtype=wide(x.dtype),
                 kernel_init=nn.initializers.zeros,
@@ -188,7 +190,7 @@ class MLSTM(MatrixRecurrent):
             name="norm",
         )
         shape = hidden.shape[-2:]
-        gate = nn.DenseGeneral(shape, dtype=x.dtype, name="output_gate")(x)
+        gate = dense_general(shape, dtype=x.dtype, name="output_gate")(x)
         return norm(hidden) * jax.nn.sigmoid(gate.astype(hidden.dtype))
 
 

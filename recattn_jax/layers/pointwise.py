@@ -1,6 +1,7 @@
 """Layers that treat every step by itself; they stream and keep no state."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar, final
 
 import flax.linen as nn
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from recattn_jax.layers.base import Context, SequenceLayer
+from recattn_jax.layers.dense import dense
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Int, State, Tokens
 
 
@@ -113,7 +115,7 @@ class Dense(Pointwise):
     use_bias: bool = True
 
     def map(self, x: Activations) -> Float[Array, "B T E"]:
-        return nn.Dense(self.features, use_bias=self.use_bias, dtype=x.dtype, name="dense")(x)
+        return dense(self.features, use_bias=self.use_bias, dtype=x.dtype, name="dense")(x)
 
 
 class GatedMLP(Pointwise):
@@ -134,11 +136,9 @@ class GatedMLP(Pointwise):
     hidden: int
 
     def map(self, x: Activations) -> Activations:
-        def dense(features: int, name: str) -> nn.Dense:
-            return nn.Dense(features, use_bias=False, dtype=x.dtype, name=name)
-
-        hidden = nn.silu(dense(self.hidden, "gate")(x)) * dense(self.hidden, "up")(x)
-        return dense(x.shape[-1], "down")(hidden)
+        linear = partial(dense, use_bias=False, dtype=x.dtype)
+        gate, up = (linear(self.hidden, name=name)(x) for name in ("gate", "up"))
+        return linear(x.shape[-1], name="down")(nn.silu(gate) * up)
 
 
 class Boom(Pointwise):
@@ -169,7 +169,7 @@ class Boom(Pointwise):
             raise ValueError(
                 f"Boom: hidden={self.hidden} must be a multiple of the width of x, which is {width}"
             )
-        hidden = nn.gelu(nn.Dense(self.hidden, dtype=x.dtype, name="up")(x))
+        hidden = nn.gelu(dense(self.hidden, dtype=x.dtype, name="up")(x))
         return jnp.sum(hidden.reshape((*x.shape[:-1], self.hidden // width, width)), axis=-2)
 
 

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recattn_jax.layers.base import SequenceLayer
+from recattn_jax.layers.dense import dense
 from recattn_jax.shapes import Activations, Array, Float, State
 
 
@@ -61,7 +62,7 @@ class Forecaster(nn.Module):
             raise ValueError(f"{name}: a state was given, but every window starts afresh")
         last_BD = x[:, -1]
         rows_RL = jnp.swapaxes(x - last_BD[:, None], 1, 2).reshape(batch * features, steps)
-        linear_RH = nn.Dense(self.horizon, name="linear")(rows_RL)
+        linear_RH = dense(self.horizon, name="linear")(rows_RL)
         patches = rows_RL.reshape(batch * features, -1, self.patch)
         y_BDH = self.forecast(patches, linear_RH).reshape(batch, features, self.horizon)
         return jnp.swapaxes(y_BDH, 1, 2) + last_BD[:, None], ()
@@ -79,7 +80,7 @@ class DirectForecaster(Forecaster):
     def forecast(
         self, patches: Activations, linear: Float[Array, "rows H"]
     ) -> Float[Array, "rows H"]:
-        y, _ = self.body(nn.Dense(self.width, name="embed")(patches))
+        y, _ = self.body(dense(self.width, name="embed")(patches))
         return linear + _readout(self.horizon)(y[:, -1])
 
 
@@ -103,7 +104,7 @@ class RollingForecaster(Forecaster):
     ) -> Float[Array, "rows H"]:
         if not self.body.streams:
             raise ValueError("RollingForecaster: the body needs later steps; give one that streams")
-        embed, readout = nn.Dense(self.width, name="embed"), _readout(self.patch)
+        embed, readout = dense(self.width, name="embed"), _readout(self.patch)
         ahead = -(-self.horizon // self.patch)
         filled = jnp.pad(linear, ((0, 0), (0, ahead * self.patch - self.horizon)))
         linear_RPN = filled.reshape(len(linear), ahead, self.patch)
@@ -117,4 +118,4 @@ class RollingForecaster(Forecaster):
 
 def _readout(features: int) -> nn.Dense:
     # Zero at first: before anything is learned, f says nothing.
-    return nn.Dense(features, kernel_init=nn.initializers.zeros, name="readout")
+    return dense(features, kernel_init=nn.initializers.zeros, name="readout")

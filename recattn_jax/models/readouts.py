@@ -12,7 +12,9 @@ import numpy as np
 from recattn_jax.kernels.attention import safe_softmax
 from recattn_jax.kernels.chunks import map_steps
 from recattn_jax.kernels.precision import wide
+from recattn_jax.kernels.products import dense_product
 from recattn_jax.layers.base import Context, refuse_shared
+from recattn_jax.layers.dense import dense
 from recattn_jax.layers.pointwise import Embed
 from recattn_jax.shapes import Activations, Array, Float, Mask, Segments
 
@@ -285,7 +287,7 @@ class AttentionPooled(Pooled):
     features: int
 
     def pool(self, x: Activations, real: Mask) -> Float[Array, "B D"]:
-        hidden_BTE = jnp.tanh(nn.Dense(self.features, dtype=x.dtype, name="hidden")(x))
+        hidden_BTE = jnp.tanh(dense(self.features, dtype=x.dtype, name="hidden")(x))
         score = self.param("score", nn.initializers.normal(self.features**-0.5), (self.features,))
         scores_BT = jnp.einsum(
             "bte,e->bt", hidden_BTE, score.astype(x.dtype), preferred_element_type=wide(x.dtype)
@@ -370,15 +372,24 @@ def _weights(module: nn.Module, width: int, outputs: int) -> _Weights:
 def _affine(weights: _Weights, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
     """`x W + b`, summed in float32."""
     kernel, bias = weights
-    y = jnp.einsum("...d,dv->...v", x, kernel.astype(x.dtype), preferred_element_type=wide(x.dtype))
+    y = _product(x, kernel)
     return _add_bias(y, bias)
 
 
 def _tied(weights: _Weights, x: Float[Array, "*batch D"]) -> Float[Array, "*batch V"]:
     """`x E^T / sqrt(D) + b`, summed in float32."""
     table, bias = weights
-    y = jnp.einsum("...d,vd->...v", x, table.astype(x.dtype), preferred_element_type=wide(x.dtype))
+    y = _product(x, table.T)
     return _add_bias(y / x.shape[-1] ** 0.5, bias)
+
+
+def _product(x: Float[Array, "*batch D"], kernel: Float[Array, "D V"]) -> Float[Array, "*batch V"]:
+    return dense_product(
+        x,
+        kernel.astype(x.dtype),
+        (((x.ndim - 1,), (0,)), ((), ())),
+        preferred_element_type=wide(x.dtype),
+    )
 
 
 def _add_bias(y: Float[Array, "*batch V"], bias: Float[Array, " V"]) -> Float[Array, "*batch V"]:
