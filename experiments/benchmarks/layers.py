@@ -10,7 +10,8 @@ bfloat16 ours and Flax cast float32 parameters; those of torch and Keras are bfl
 `gemm` is no layer but plain products of as many operations: `[B T, D + H] x [D + H, G H]` for
 G gates, and forward+backward three of that size, with no order in time. torch and Flax have no
 RG-LRU: theirs is a loop over time, and `jax.lax.associative_scan`; their local attention is a
-mask, in chunks a reshape.
+mask, in chunks a reshape. On a GPU our layers are also timed with the kernels that `implementation`
+chooses, and the LSTM over a thousand steps.
 """
 
 import functools
@@ -36,6 +37,7 @@ from experiments.benchmarks.harness import (
     ratio,
 )
 from experiments.benchmarks.peers import Shape, flax_models
+from recattn_jax.kernels.backends import backend
 from recattn_jax.layers import (
     GRU,
     LSTM,
@@ -50,7 +52,14 @@ from recattn_jax.layers import (
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 PASSES = ("forward", "forward+backward")
 OURS, JAX_PEERS = "recattn_jax", ("flax", "keras")
-PROGRAMS = (OURS, "torch", *JAX_PEERS, "gemm")
+KERNELS = {
+    "LSTM": ("cudnn", "pallas"),
+    "GRU": ("pallas",),
+    "RG-LRU": ("pallas",),
+    "attention": ("cudnn",),
+}
+"""What `implementation` chooses on a GPU, by the names of the table."""
+PROGRAMS = (OURS, "cudnn", "pallas", "torch", *JAX_PEERS, "gemm")
 
 RECURRENT = (
     Shape(32, 128, 128, 128),
@@ -66,20 +75,21 @@ SHAPES = {
     "chunked attention": (Shape(2, 4096, 256, 4, window=128),),
     "linear attention": (Shape(2, 4096, 256, 4),),
 }
+GPU_SHAPES = {"LSTM": (Shape(16, 1024, 768, 768),)}
 TINY = Shape(2, 8, 8, 2, window=4)
 
 
-def layers(shape: Shape) -> dict[str, Callable[[], SequenceLayer]]:
-    """Ours, by the names of the table."""
+def layers(shape: Shape, kernel: str | None = None) -> dict[str, Callable[[], SequenceLayer]]:
+    """Ours, by the names of the table; where there is a choice, with this kernel."""
 
     def attention(window: int | None) -> SequenceLayer:
-        return SelfAttention(shape.units, window=window, positions=None)
+        return SelfAttention(shape.units, window=window, positions=None, implementation=kernel)
 
     return {
-        "LSTM": lambda: LSTM(shape.units),
-        "GRU": lambda: GRU(shape.units, reset_after=True),
+        "LSTM": lambda: LSTM(shape.units, implementation=kernel),
+        "GRU": lambda: GRU(shape.units, reset_after=True, implementation=kernel),
         "RNN": lambda: RNN(shape.units),
-        "RG-LRU": lambda: RGLRU(shape.units),
+        "RG-LRU": lambda: RGLRU(shape.units, implementation=kernel),
         "attention": lambda: attention(None),
         "windowed attention": lambda: attention(shape.window),
         "chunked attention": lambda: Chunked(attention(shape.window), shape.window),
@@ -96,6 +106,11 @@ def passes(apply: Callable[[Any, jax.Array], Any], params: Any, x: jax.Array) ->
     forward, both = jax.jit(loss), jax.jit(jax.value_and_grad(loss, (0, 1)))
     calls = (lambda: forward(params, x), lambda: both(params, x))
     return dict(zip(PASSES, calls, strict=True))
+
+
+def first(layer: SequenceLayer) -> Callable[[Any, jax.Array], Any]:
+    """The outputs of a layer without its state."""
+    return lambda params, x: layer.apply(params, x)[0]
 
 
 def products(gates: int, shape: Shape, dtype: str) -> dict[str, Program]:
@@ -122,7 +137,13 @@ def implementations(
     x = jax.random.normal(jax.random.key(0), (shape.batch, shape.steps, shape.width), dtype)
     few, key = x[:1, :2], jax.random.key(1)
     ours = layers(shape)[kind]()
-    found = {OURS: passes(lambda v, x: ours.apply(v, x)[0], ours.init(key, few), x)}
+    params = ours.init(key, few)
+    found = {OURS: passes(first(ours), params, x)}
+    for kernel in KERNELS.get(kind, ()) if backend() == "gpu" else ():
+        if kernel == "cudnn" and kind == "attention" and dtype == "float32":
+            continue  # it knows halves only
+        other = layers(shape, kernel)[kind]()
+        found[kernel] = passes(first(other), params, x)
     theirs = flax_models.layers(shape, jnp.dtype(dtype)).get(kind)
     if theirs is not None:
         module = theirs()
@@ -146,7 +167,8 @@ def implementations(
 def measured(bench: Bench) -> Iterator[Row]:
     """A row for each layer, shape, dtype, pass and implementation."""
     for kind, shapes in SHAPES.items():
-        for shape in (TINY,) if bench.quick else shapes:
+        more = GPU_SHAPES.get(kind, ()) if backend() == "gpu" else ()
+        for shape in (TINY,) if bench.quick else (*shapes, *more):
             for dtype in ("float32", "bfloat16"):
                 if not bench.wants(kind, shape, dtype):
                     continue
@@ -160,21 +182,27 @@ def measured(bench: Bench) -> Iterator[Row]:
 def tables(rows: Sequence[Row]) -> list[Table]:
     """Times and ratios, a row a layer, shape and dtype."""
     cells = []
+    timed = {row["program"] for row in rows} | {OURS}
+    programs = [name for name in PROGRAMS if name in timed]
     for kind, shape, dtype in distinct(rows, "layer", "shape", "dtype"):
         look = functools.partial(found, rows, layer=kind, shape=shape, dtype=dtype)
         times = {
-            name: [look(program=name, **{"pass": part}) for part in PASSES] for name in PROGRAMS
+            name: [look(program=name, **{"pass": part}) for part in PASSES] for name in programs
         }
         best = [
-            min((t for t in both if t is not None), default=None)
-            for both in zip(*(times[name] for name in JAX_PEERS), strict=True)
+            min(
+                (t for t in (look(program=p, **{"pass": part}) for p in JAX_PEERS) if t),
+                default=None,
+            )
+            for part in PASSES
         ]
+        nothing = [None] * len(PASSES)
         ratios = [
             [ratio(own, other) for own, other in zip(times[OURS], others, strict=True)]
-            for others in (times["torch"], best, times["gemm"])
+            for others in (times.get("torch", nothing), best, times.get("gemm", nothing))
         ]
         cells.append([kind, shape, dtype, *map(pair, times.values()), *map(pair, ratios)])
-    columns = ["layer", "shape", "dtype", "ours", *PROGRAMS[1:]]
+    columns = ["layer", "shape", "dtype", "ours", *programs[1:]]
     columns += ["to torch", "to best JAX peer", "to gemm"]
     return [Table("Milliseconds, forward / forward+backward, and ratios of ours", columns, cells)]
 

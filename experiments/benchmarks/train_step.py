@@ -1,6 +1,7 @@
 """Training steps.
 
-    python -m experiments.benchmarks.train_step [--rounds=9] [--only=REGEX] [--record]
+    python -m experiments.benchmarks.train_step [--rounds=9] [--peak_tflops=N] [--only=REGEX]
+        [--record]
 
 A whole step of training a language model (forward, backward, Adam, metrics), float32: ours is the
 step of `training.step` with our layers, the peers are the same architecture and sizes in Flax's
@@ -8,7 +9,8 @@ own layers with optax, and in torch with `torch.optim.Adam`. S3 is an LSTM besid
 self-attention of all steps before, which in ours alone has rotary positions and masks documents;
 Griffin is two blocks of a gated linear recurrence to one of
 local attention. Ours counts accuracy and bits a byte besides the loss, and the norm of the
-gradient.
+gradient. GFLOP/s are 6 operations a parameter and token, without the products of attention's
+scores; `--peak_tflops`, what the device can do, turns them into a utilisation.
 
 torch has no scan and no band: its RG-LRU is a loop over time, local attention a mask, and its LSTM
 has two biases where one is enough, hence a few more parameters.
@@ -174,7 +176,10 @@ def measured(bench: Bench) -> Iterator[Row]:
                 tokens = shape.batch * shape.steps
                 parameters = made[row["program"]].parameters
                 speed = 1e3 * tokens / row["ms"]
-                yield row | {"parameters": parameters, "tokens_per_second": speed}
+                work = {"gflops": 6e-9 * parameters * speed}
+                if peak := bench.options.get("peak_tflops"):
+                    work["utilisation"] = 1e-3 * work["gflops"] / peak
+                yield row | {"parameters": parameters, "tokens_per_second": speed} | work
 
 
 def tables(rows: Sequence[Row]) -> list[Table]:
@@ -183,11 +188,24 @@ def tables(rows: Sequence[Row]) -> list[Table]:
     for model, shape, who in distinct(rows, "model", "shape", "program"):
         some = [row for row in rows if (row["model"], row["shape"]) == (model, shape)]
         own = found(some, program=OURS)
-        numbers = [found(some, what, program=who) for what in ("ms", "tokens_per_second")]
+        numbers = [
+            found(some, what, program=who)
+            for what in ("ms", "tokens_per_second", "gflops", "utilisation")
+        ]
         to = "-" if who == OURS else number(ratio(own, numbers[0]))
         parameters = f"{found(some, 'parameters', program=who):,.0f}"
         cells.append([model, shape, who, *map(number, numbers), to, parameters])
-    columns = ["model", "shape", "program", "ms a step", "tokens/s", "ours to it", "parameters"]
+    columns = [
+        "model",
+        "shape",
+        "program",
+        "ms a step",
+        "tokens/s",
+        "GFLOP/s",
+        "utilisation",
+        "ours to it",
+    ]
+    columns += ["parameters"]
     return [Table("Training steps", columns, cells)]
 
 
@@ -200,7 +218,14 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     plots.panels([plots.Bars("Training, more is better", "tokens/s", groups)], path)
 
 
-SUITE = Suite("train_step", measured, tables, draw, rounds=9)
+SUITE = Suite(
+    "train_step",
+    measured,
+    tables,
+    draw,
+    rounds=9,
+    options={"peak_tflops": (0.0, "What the device can do, for the utilisation; 0 for unknown.")},
+)
 
 if __name__ == "__main__":
     main(SUITE)
