@@ -14,10 +14,10 @@ al., 2018).
 
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments.common import architectures, settings
+from recattn_jax import partition
 from recattn_jax.data import Data, Pipeline, adding, adding_batch
 from recattn_jax.errors import choose
 from recattn_jax.layers import Dense
@@ -45,7 +45,7 @@ def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
 
     def pipeline(split: str) -> Pipeline:
-        hosts = jax.process_index(), jax.process_count()
+        hosts = partition.hosts()
         return adding(split, c.length, c.questions, c.batch, c.seed, *hosts)
 
     def data() -> Data:

@@ -1,6 +1,7 @@
 """Trains an experiment, or resumes it, or says that it is done.
 
   python -m launch.train --config=experiments/char_lm.py --config.peak_lr=2e-3 --workdir=runs/a
+  python -m launch.train --config.mesh=data:2,fsdp:4
 
 Ctrl-C once saves and stops; the same command goes on from there.
 """
@@ -19,12 +20,12 @@ import jax
 from absl import flags
 from ml_collections import config_dict
 
-from launch import app, configs
+from launch import app, configs, distributed
 from recattn_jax.data import Steps
 from recattn_jax.errors import UserError
 from recattn_jax.tasks import LanguageModel, Scored, Task
 from recattn_jax.training.loop import fit
-from recattn_jax.training.runs import RunFolder, load_run
+from recattn_jax.training.runs import RunFolder, identity, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
 from recattn_jax.training.state import abstract_state, check_params
 
@@ -48,6 +49,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         "profile_steps", None, "first:last step to trace, into <workdir>/profile",
         flag_values=flag_values,
     )  # fmt: skip
+    distributed.define_flags(flag_values)
     path, argv = configs.take_path(argv, DEFAULT_CONFIG)
     experiment_file, config = configs.load(path)
     defaults = config.to_dict()
@@ -55,7 +57,8 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
 
     def main() -> None:
         configs.check(config, defaults)
-        train(flag_values, experiment_file, config, path)
+        with distributed.joined(flag_values):
+            train(flag_values, experiment_file, config, path)
 
     return argv, main
 
@@ -85,7 +88,8 @@ def train(
         checkpoint = app.checkpoint(flag_values.checkpoint or "best")
         initial_params = load_run(flag_values.init_from, checkpoint).params
         check_params(initial_params, abstract_state(experiment).params)
-    data = experiment.data()
+    with jax.set_mesh(mesh):  # which says what rows are this host's
+        data = experiment.data()
     if jax.process_index() == 0:
         print(data.summary, flush=True)
     outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
@@ -124,13 +128,14 @@ def default_workdir(config_path: str, config: Mapping[str, Any]) -> str:
       config: the resolved config, plain values.
 
     Returns:
-      `runs/<experiment>-<digest>`; equal configs share a folder, others do not.
+      `runs/<experiment>-<digest>`; equal configs share a folder, whatever their mesh, and others
+      do not.
 
     Example:
       >>> default_workdir("experiments/char_lm.py", {"seed": 0})
       'runs/char_lm-f6fd5ecd'
     """
-    resolved = json.dumps(config, sort_keys=True)
+    resolved = json.dumps(identity(config), sort_keys=True)
     digest = hashlib.sha256(resolved.encode()).hexdigest()[:8]
     return f"runs/{Path(config_path).stem}-{digest}"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 BATCH_AXES = ("data", "fsdp")
@@ -54,6 +55,38 @@ def gather(kernel: jax.Array, split: int = -1) -> jax.Array:
     axes: list[tuple[str, ...]] = [()] * kernel.ndim
     axes[split] = (MODEL_AXIS,)
     return _constrain(kernel, axes)
+
+
+def hosts() -> tuple[int, int]:
+    """Which part of the rows of every batch this host reads: its number, and how many there are.
+
+    Hosts whose devices hold the same rows, since they share a model or the steps of a sequence,
+    read the same part. Without a mesh every process reads a part of its own.
+
+    Raises:
+      ValueError: the mesh gives hosts parts that overlap or are not of one size.
+
+    >>> hosts()
+    (0, 1)
+    """
+    mesh = jax.sharding.get_mesh()
+    axes = [axis for axis in BATCH_AXES if axis in mesh.axis_names]
+    if not axes:
+        return jax.process_index(), jax.process_count()
+    owners = np.array([device.process_index for device in mesh.devices.flat])
+    owners = owners.reshape(mesh.devices.shape)
+    over = [mesh.axis_names.index(axis) for axis in axes]
+    blocks = np.moveaxis(owners, over, range(len(over))).reshape(
+        math.prod(mesh.shape[axis] for axis in axes), -1
+    )
+    seen = {
+        process: frozenset(np.flatnonzero((blocks == process).any(axis=1)).tolist())
+        for process in np.unique(blocks).tolist()
+    }
+    shares = sorted(set(seen.values()), key=min)
+    if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(blocks):
+        raise ValueError(f"mesh {dict(mesh.shape)}: hosts hold different numbers of rows")
+    return shares.index(seen[jax.process_index()]), len(shares)
 
 
 def parts(rows: int, steps: int) -> tuple[int, int]:

@@ -4,10 +4,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from experiments.common import architectures, settings
+from recattn_jax import partition
 from recattn_jax.data import Data, Labels, Pipeline, generated, problem_batch
 from recattn_jax.data.problems import Problem
 from recattn_jax.layers import Embed
@@ -49,7 +49,7 @@ def problem(
 
     def pipeline(split: str) -> Pipeline:
         rows = c.test_batch if split == "test" else c.batch
-        hosts = jax.process_index(), jax.process_count()
+        hosts = partition.hosts()
         low, high = lengths[split]
         each = -(-c.questions // (high - low + 1))  # every length as often as any other
         count = each * (high - low + 1)

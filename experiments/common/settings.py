@@ -48,9 +48,7 @@ def numbers(**changed: Any) -> ConfigDict:
         privacy_noise=0.0,  # of DP-SGD, in units of its clip; 0 is no privacy
         privacy_clip=1.0,  # the largest norm of one example's gradient
         privacy_delta=1e-5,
-        mesh_data=-1,
-        mesh_fsdp=1,
-        mesh_model=1,
+        mesh="data:-1",  # devices along data, fsdp, model and sequence, as in data:2,fsdp:4
     )
     return ConfigDict(config | changed).lock()
 
@@ -70,8 +68,7 @@ def cadence(c: ConfigDict) -> Cadence:
 
 def layout(c: ConfigDict) -> Layout:
     """Where arrays are, and how they are stored."""
-    mesh = MeshShape(data=c.mesh_data, fsdp=c.mesh_fsdp, model=c.mesh_model)
-    return Layout(mesh=mesh, rules=DEFAULT_RULES, storage=())
+    return Layout(mesh=MeshShape.parse(c.mesh), rules=DEFAULT_RULES, storage=())
 
 
 def privacy(c: ConfigDict) -> Privacy | None:

@@ -7,10 +7,10 @@ What is longer than the limit is cut, and the summary says how often and by how 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-import jax
 import numpy as np
 from jaxtyping import Int
 
+from recattn_jax import partition
 from recattn_jax.data.kinds import (
     PAIRS,
     TAGGED,
@@ -338,7 +338,7 @@ def record_data(
     if "train" not in splits:
         raise UserError(f"{about}: no split train, only {', '.join(sorted(splits))}")
     made = {split: examples(split, records, vocabularies) for split, records in splits.items()}
-    hosts = jax.process_index(), jax.process_count()
+    hosts = partition.hosts()
     pipelines = {split: pipeline(some, *hosts) for split, some in made.items()}
     summary = "\n".join([about, *(some.summary() for some in made.values())])
     return Data(vocabularies, pipelines.pop("train"), pipelines, summary)

@@ -3,8 +3,7 @@
 import pathlib
 from collections.abc import Callable
 
-import jax
-
+from recattn_jax import partition
 from recattn_jax.data.pipelines import Data, Pipeline
 from recattn_jax.data.records import Source
 from recattn_jax.data.stream import TokenStream, tokenize
@@ -41,7 +40,7 @@ def text_data(
     """
     if "train" not in source.splits:
         raise UserError(f"{source.name} has no split train, only {sorted(source.splits)}")
-    hosts = jax.process_index(), jax.process_count()
+    hosts = partition.hosts()
     pipelines = {
         split: pipeline(tokenize(source, split, tokenizer, cache_dir), *hosts)
         for split in source.splits

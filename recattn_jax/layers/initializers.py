@@ -24,9 +24,14 @@ def per_gate_orthogonal(key: Array, shape: tuple[int, ...]) -> Float[Array, "*N 
     (4, 3, 4)
     """
     *heads, rows, gates, columns = shape
+    # One matrix after the other: of batched QR decompositions, a CPU with few cores runs several
+    # beside each other (those of a stack of layers), and they wait for each other for ever.
     if heads:
-        draw = jax.vmap(lambda key: per_gate_orthogonal(key, shape[1:]))
-        return draw(jax.random.split(key, heads[0]))
+        return jax.lax.map(
+            lambda key: per_gate_orthogonal(key, shape[1:]), jax.random.split(key, heads[0])
+        )
     orthogonal = nn.initializers.orthogonal()
-    draw = jax.vmap(lambda key: orthogonal(key, (rows, columns), jnp.float32), out_axes=1)
-    return draw(jax.random.split(key, gates))
+    kernel_GKH = jax.lax.map(
+        lambda key: orthogonal(key, (rows, columns), jnp.float32), jax.random.split(key, gates)
+    )
+    return jnp.moveaxis(kernel_GKH, 0, 1)

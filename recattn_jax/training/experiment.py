@@ -1,5 +1,7 @@
 """What a run is made of, as plain values: nothing here touches data or devices."""
 
+import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,6 +87,29 @@ class MeshShape:
     fsdp: int = 1
     model: int = 1
     sequence: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> "MeshShape":
+        """Reads `data:2,fsdp:4`; axes that are not named have 1 device, -1 takes the rest.
+
+        Raises:
+          UserError: an axis is unknown or named twice, or its number is none.
+
+        >>> MeshShape.parse("fsdp:-1,model:2")
+        MeshShape(data=1, fsdp=-1, model=2, sequence=1)
+        """
+        axes = [field.name for field in dataclasses.fields(cls)]
+        sizes: dict[str, int] = {}
+        for part in text.replace(" ", "").split(","):
+            axis, _, size = part.partition(":")
+            if axis not in axes or axis in sizes or not re.fullmatch(r"-1|[1-9]\d*", size):
+                raise UserError(
+                    f"mesh={text!r}: {part!r} is no part of it; expected axes among"
+                    f" {', '.join(axes)}, each once, with a number of devices, or -1 for the rest,"
+                    " as in data:2,fsdp:4"
+                )
+            sizes[axis] = int(size)
+        return cls(**dict.fromkeys(axes, 1) | sizes)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Being asked to stop: heard at once, obeyed at the end of the step."""
 
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -11,6 +12,8 @@ from jax.experimental import multihost_utils
 class Interruption:
     """While entered, SIGTERM and a first Ctrl-C are requests; a second Ctrl-C is KeyboardInterrupt.
 
+    Where there are several processes, jax hears SIGTERM, tells the others, and all agree on a step.
+
     Outside the main thread, where Python allows no handlers, it hears nothing.
     """
 
@@ -20,7 +23,8 @@ class Interruption:
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            heard = (signal.SIGTERM, signal.SIGINT)
+            alone = jax.process_count() == 1
+            heard = (signal.SIGTERM, signal.SIGINT) if alone else (signal.SIGINT,)
             self._before = {number: signal.signal(number, self._hear) for number in heard}
         return self
 
@@ -37,6 +41,8 @@ class Interruption:
         if number == signal.SIGINT and self.signal is not None:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
+        if jax.process_count() > 1:
+            os.kill(os.getpid(), signal.SIGTERM)  # which jax's own handler passes on
 
     def requested(self, step: int) -> bool:
         """Whether all hosts should stop after this step: they agree, whichever of them heard it."""

@@ -364,8 +364,8 @@ class Training:
         """
         self.checkpoints.wait()
         raise Interrupted(
-            f"stopped by {self.interruption.signal or 'another host'} at step {step}, saved in"
-            f" {self.run.path}; the same command goes on"
+            f"stopped by {self.interruption.signal or 'SIGTERM to one of the hosts'} at step"
+            f" {step}, saved in {self.run.path}; the same command goes on"
         )
 
     @contextlib.contextmanager

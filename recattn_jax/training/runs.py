@@ -34,6 +34,8 @@ from recattn_jax.training.state import abstract_state
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 CHECKOUT = Path(__file__).resolve().parents[2]
+PLACEMENT = ("mesh",)
+"""Keys of a config that do not count when a run goes on: what it computes is the same."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +313,17 @@ def _check_same_model(path: Path, experiment: Experiment) -> None:
             )
 
 
+def identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without what only says where a run runs: it may go on elsewhere.
+
+    >>> identity({"width": 8, "mesh": "data:2"})
+    {'width': 8}
+    """
+    return {key: value for key, value in config.items() if key not in PLACEMENT}
+
+
 def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> None:
+    stored, config = identity(stored), identity(config)
     differing = [
         f"{key}: {json.dumps(stored[key]) if key in stored else 'absent'} there,"
         f" {json.dumps(config[key]) if key in config else 'absent'} now"

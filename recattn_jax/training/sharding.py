@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -20,19 +21,23 @@ SMALL = 2**12  # elements; splitting less than this costs more in latency than i
 STACKED = "stacked"  # each time this stands in a parameter's path, it has a leading layer axis
 
 
-def make_mesh(shape: MeshShape) -> Mesh:
-    """Mesh over this machine's devices: `make_mesh(MeshShape(data=-1, fsdp=2))`.
+def make_mesh(shape: MeshShape, given: Sequence[jax.Device] | None = None) -> Mesh:
+    """Mesh over all hosts' devices: `make_mesh(MeshShape(data=-1, fsdp=2))`.
+
+    Slices of TPUs are joined by a slower network, which only `data` crosses.
 
     Args:
       shape: devices along each axis; at most one is -1 and takes what the others leave. On a
         single host the product may be less than the number of devices; the first ones are used.
+      given: the devices; None for those that are there.
 
     Raises:
       UserError: the devices do not factor that way.
     """
+    found = list(jax.devices() if given is None else given)
     sizes = [shape.data, shape.fsdp, shape.model, shape.sequence]
     named = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
-    devices = jax.device_count()
+    devices = len(found)
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"mesh {named}: every axis is positive, at most one is -1")
     fixed = math.prod(size for size in sizes if size != -1)
@@ -45,11 +50,20 @@ def make_mesh(shape: MeshShape) -> Mesh:
         sizes = [devices // fixed if size == -1 else size for size in sizes]
     elif fixed > devices or (jax.process_count() > 1 and fixed != devices):
         raise UserError(f"mesh {named}: needs {fixed} devices, there are {devices}")
-    return jax.make_mesh(
-        tuple(sizes),
-        AXES,
-        axis_types=(AxisType.Auto,) * len(AXES),
-        devices=jax.devices()[: math.prod(sizes)],
+    axis_types = (AxisType.Auto,) * len(AXES)
+    slices = len({getattr(device, "slice_index", 0) for device in found})
+    if slices == 1:
+        used = found[: math.prod(sizes)]
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=used)
+    if sizes[0] % slices or math.prod(sizes) != devices:
+        raise UserError(
+            f"mesh {named}: {slices} slices of {devices // slices} devices each; data must be a"
+            f" multiple of {slices}, and all axes together {devices} devices"
+        )
+    within = (sizes[0] // slices, *sizes[1:])
+    across = (slices, *(1 for _ in sizes[1:]))
+    return Mesh(
+        mesh_utils.create_hybrid_device_mesh(within, across, found), AXES, axis_types=axis_types
     )
 
 

@@ -203,9 +203,7 @@ def create_state(
             return initial_state(experiment, init_params(experiment, seed))
 
         if jax.default_backend() == "cpu":
-            # CPU devices share one memory, so nothing is gained by making parts; and batched QR
-            # (orthogonal initialisers) on all of them at once exhausts their common thread pool
-            # and never ends.
+            # CPU devices share one memory and the same cores: nothing is gained by making parts.
             with jax.set_mesh(jax.sharding.Mesh(np.empty((), object), ())):
                 return jax.device_put(jax.jit(make)(experiment.seed), shardings)
         return jax.jit(make, out_shardings=shardings)(experiment.seed)

@@ -56,7 +56,7 @@ def get_config():
     config.steps = 4
     config.peak_lr = 0.5
     config.streams = True
-    config.mesh_data = -1
+    config.mesh = "data:-1"
     return config.lock()
 
 
@@ -94,6 +94,6 @@ def build(c):
             patience=None,
             score_every=None,
         ),
-        layout=Layout(mesh=MeshShape(data=c.mesh_data), rules=DEFAULT_RULES, storage=()),
+        layout=Layout(mesh=MeshShape.parse(c.mesh), rules=DEFAULT_RULES, storage=()),
         seed=c.seed,
     )

@@ -98,7 +98,7 @@ def test_a_batch_that_the_mesh_does_not_divide_is_refused(refused):
 
 
 def test_a_mesh_that_the_devices_do_not_make_up_is_refused(refused):
-    assert "64" in refused(train, CONFIG, "--config.mesh_data=64")
+    assert "64" in refused(train, CONFIG, "--config.mesh=data:64")
 
 
 def test_a_workdir_with_another_config_is_refused(refused, trained):

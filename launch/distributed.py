@@ -1,0 +1,117 @@
+"""Joins the processes of one run, where the environment says that there are several.
+
+jax finds its own way on TPU VMs, under SLURM (`srun`) and under Open MPI (`mpirun`). Elsewhere
+every process is told: `--coordinator=HOST:PORT --processes=N --process=n`, or by the variables
+`RECATTN_COORDINATOR`, `RECATTN_PROCESSES` and `RECATTN_PROCESS`.
+"""
+
+import contextlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from recattn_jax.errors import Interrupted, UserError
+
+# Variables that are there in every process, and the one among them that counts the processes.
+CLUSTERS = (
+    ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")),
+    ("OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
+)
+_PREFIX = "RECATTN_"
+_NAMES = ("coordinator", "processes", "process")
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Defines the flags that tell a process of the others."""
+    flags.DEFINE_string(
+        "coordinator", None, "where several processes are one run: HOST:PORT of the first of them;"
+        " under SLURM, Open MPI and on TPU VMs it is found", flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "processes", None, "how many processes there are", lower_bound=1, flag_values=flag_values
+    )
+    flags.DEFINE_integer(
+        "process", None, "which of them this one is, from 0", lower_bound=0, flag_values=flag_values
+    )
+
+
+@contextlib.contextmanager
+def joined(flag_values: flags.FlagValues) -> Iterator[None]:
+    """While entered, this process is one of its run's; alone, if nothing says otherwise.
+
+    Must be entered before jax looks for devices.
+
+    Raises:
+      UserError: what the flags or the environment say is not whole, or the others are not found.
+    """
+    told = _told(flag_values, os.environ)
+    if told is None and not found(os.environ):
+        yield
+        return
+    try:
+        if told is None:
+            jax.distributed.initialize()
+        else:
+            address, processes, process = told
+            jax.distributed.initialize(address, processes, process)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"cannot join the other processes of this run: {error}") from error
+    try:
+        yield
+    except Interrupted:  # which all are, at the same step
+        jax.distributed.shutdown()
+        raise
+    # After any other error the others may still be in a step, and would be waited for.
+    jax.distributed.shutdown()
+
+
+def found(environment: Mapping[str, str]) -> bool:
+    """Whether jax will find other processes by itself.
+
+    Args:
+      environment: of this process.
+
+    Example:
+      >>> found({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"})  # inside a job, but not under srun
+      False
+    """
+    for count, others in CLUSTERS:
+        if all(name in environment for name in (count, *others)) and environment[count] != "1":
+            return True
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    on_tpu = bool(chips) and importlib.util.find_spec("libtpu") is not None
+    return on_tpu and environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")
+
+
+def _told(
+    flag_values: flags.FlagValues, environment: Mapping[str, str]
+) -> tuple[str, int, int] | None:
+    """Coordinator, number of processes, and which this one is; None where it is alone."""
+    values = {}
+    for name in _NAMES:
+        given, variable = flag_values[name].value, _PREFIX + name.upper()
+        values[name] = str(given) if given is not None else environment.get(variable)
+    missing = [name for name, value in values.items() if value is None]
+    if len(missing) == len(values):
+        return None
+    if missing:
+        raise UserError(
+            f"--{missing[0]} is missing: where several processes are one run each needs"
+            " --coordinator=HOST:PORT, --processes=N and --process=n, from 0 to N - 1"
+        )
+    address, *numbers = (str(value) for value in values.values())
+    if not re.fullmatch(r"[^\s:]+:\d+|\[[^\s\]]+\]:\d+", address):
+        raise UserError(f"--coordinator={address}: expected HOST:PORT, as in 10.0.0.1:1234")
+    if not all(number.isdecimal() for number in numbers):
+        raise UserError(f"processes and process are {numbers}, expected whole numbers")
+    processes, process = map(int, numbers)
+    if not process < processes:
+        raise UserError(
+            f"--process={process}: with --processes={processes} it is 0 to {processes - 1}"
+        )
+    return None if processes == 1 else (address, processes, process)
