@@ -145,6 +145,9 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     # [H, K, D]; with H over model and D over fsdp, XLA (jax 0.10.2) computes wrong sums where this
     # product is added to the output of a recurrence.
     (r"(^|/)out/kernel$", over_model(-3, whole=-1)),
+    # The vocabulary, where it divides.
+    (r"(^|/)embedding$", over_model(-2)),  # [V, D]
+    (r"(^|/)readout/kernel$", over_model(-1)),  # [D, V]
     (r"", largest_over_fsdp),
 )
 

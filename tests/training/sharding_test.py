@@ -151,6 +151,10 @@ def test_parameters_and_moments_are_really_split():
             assert parts == {(32, 2, 16)}, name
         elif name.endswith("/out/kernel"):  # [H, K, D]
             assert parts == {(2, 8, 64)}, name
+        elif name.endswith("embedding"):  # [V, D]
+            assert parts == {(8, 64)}, name
+        elif name.endswith("readout/kernel"):  # [D, V]
+            assert parts == {(64, 8)}, name
     assert found == {"params", "opt_state", "opt_statemu", "ema"}
 
 
