@@ -2,7 +2,8 @@
 
 jax finds its own way on TPU VMs, under SLURM (`srun`) and under Open MPI (`mpirun`). Elsewhere
 every process is told: `--coordinator=HOST:PORT --processes=N --process=n`, or by the variables
-`RECATTN_COORDINATOR`, `RECATTN_PROCESSES` and `RECATTN_PROCESS`.
+`RECATTN_COORDINATOR`, `RECATTN_PROCESSES` and `RECATTN_PROCESS`. A coordinator called `auto` says
+that there are others, and that jax is to find them.
 """
 
 import contextlib
@@ -22,6 +23,7 @@ CLUSTERS = (
     ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")),
     ("OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
 )
+AUTO = "auto"
 _PREFIX = "RECATTN_"
 _NAMES = ("coordinator", "processes", "process")
 
@@ -29,8 +31,8 @@ _NAMES = ("coordinator", "processes", "process")
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags that tell a process of the others."""
     flags.DEFINE_string(
-        "coordinator", None, "where several processes are one run: HOST:PORT of the first of them;"
-        " under SLURM, Open MPI and on TPU VMs it is found", flag_values=flag_values,
+        "coordinator", None, "where several processes are one run: HOST:PORT of the first of them,"
+        " or auto; under SLURM, Open MPI and on TPU VMs it is found", flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_integer(
         "processes", None, "how many processes there are", lower_bound=1, flag_values=flag_values
@@ -50,15 +52,13 @@ def joined(flag_values: flags.FlagValues) -> Iterator[None]:
       UserError: what the flags or the environment say is not whole, or the others are not found.
     """
     told = _told(flag_values, os.environ)
-    if told is None and not found(os.environ):
+    if told is None and found(os.environ):
+        told = ()
+    if told is None:
         yield
         return
     try:
-        if told is None:
-            jax.distributed.initialize()
-        else:
-            address, processes, process = told
-            jax.distributed.initialize(address, processes, process)
+        jax.distributed.initialize(*told)
     except (RuntimeError, ValueError) as error:
         raise UserError(f"cannot join the other processes of this run: {error}") from error
     try:
@@ -90,12 +90,17 @@ def found(environment: Mapping[str, str]) -> bool:
 
 def _told(
     flag_values: flags.FlagValues, environment: Mapping[str, str]
-) -> tuple[str, int, int] | None:
-    """Coordinator, number of processes, and which this one is; None where it is alone."""
+) -> tuple[str, int, int] | tuple[()] | None:
+    """Coordinator, number of processes, and which this one is; nothing if jax is to find it.
+
+    None where the process is alone.
+    """
     values = {}
     for name in _NAMES:
         given, variable = flag_values[name].value, _PREFIX + name.upper()
         values[name] = str(given) if given is not None else environment.get(variable)
+    if values["coordinator"] == AUTO:
+        return ()
     missing = [name for name, value in values.items() if value is None]
     if len(missing) == len(values):
         return None

@@ -195,6 +195,15 @@ def test_alone_nothing_is_joined(monkeypatch):
         pass
 
 
+def test_jax_may_be_told_to_look_for_the_others(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *a: asked.append(a))
+    monkeypatch.setenv("RECATTN_COORDINATOR", "auto")
+    with distributed.joined(flag_values()):
+        pass
+    assert asked == [()]
+
+
 @pytest.mark.parametrize(
     ("environment", "several"),
     [
