@@ -22,6 +22,7 @@ from recattn_jax.errors import UserError
 RECORD = "job.json"
 OUTCOME = "outcome.json"
 _POLL = 0.2
+_LOG_LEVEL = "SUBMITIT_LOG_LEVEL"
 _WAITING = ("CONFIGURING", "PENDING", "REQUEUED", "REQUEUE_FED", "REQUEUE_HOLD", "SUSPENDED")
 _ENDED_BY_HAND = "CANCELLED"
 
@@ -333,10 +334,16 @@ def submitit() -> ModuleType:
     Raises:
       UserError: it is not installed.
     """
+    # Where it is not the main program, it must not set up logging: that closes the handlers of all
+    # others. The tasks, which inherit the environment, shall log.
+    ours = os.environ.setdefault(_LOG_LEVEL, "NOCONFIG") == "NOCONFIG"
     try:
         import submitit  # noqa: PLC0415
     except ImportError as error:
         raise UserError("the slurm driver needs submitit: pip install -e '.[launch]'") from error
+    finally:
+        if ours:
+            del os.environ[_LOG_LEVEL]
     return submitit
 
 
