@@ -68,16 +68,17 @@ def get_config() -> ConfigDict:
         peak_lr=4e-4,
         evaluate_every=2_000,
         save_every=1_000,
-        mesh_data=1,
-        mesh_fsdp=-1,
+        mesh_fsdp=16,  # ways that parameters and moments are split
     )
 
 
 def build(c: ConfigDict) -> Experiment:
     """The experiment that the numbers describe; opens no data."""
     if c.depth < TURN or c.depth % TURN:
-        raise UserError(f"depth is {c.depth}, must be a multiple of {TURN}: two recurrences and one"
-                        " attention in turn")
+        raise UserError(
+            f"depth is {c.depth}, must be a multiple of {TURN}: two recurrences and one"
+            " attention in turn"
+        )
 
     def block(mixer: SequenceLayer) -> SequenceLayer:
         return Remat(pre_norm_block(mixer, c.hidden, c.dropout))
@@ -119,5 +120,5 @@ def sweep() -> dict[str, Any]:
 def tiny(c: ConfigDict) -> ConfigDict:
     """The same experiment in seconds."""
     c.update(vocabulary=512, recurrence=16, gate_blocks=2, heads=2, window=8, hidden=32, depth=3)
-    c.update(chunk=8)
+    c.update(chunk=8, mesh_fsdp=1)
     return language.tiny(c)

@@ -9,6 +9,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from recattn_jax.analysis.hlo import Array, Computation, Instruction, Loop, Program, arrays
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -20,7 +22,13 @@ _FREE = {
 _MESH_GROUPS = re.compile(
     r"replica_groups=mesh\[(?P<sizes>[^\]]*)\](, device_ids=\([^{]*\))? \{(?P<names>[^}]*)\}"
 )
-_FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
+_FREE_CALLS = (
+    "AllocateBuffer",
+    "AssumeGatherIndicesInBound",
+    "AsyncCollectiveDone",
+    "AsyncCollectiveStart",
+    "ConcatBitcast",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +136,7 @@ def traffic(program: Program) -> float:
 
     Each operation that is not part of a fusion reads its operands and writes its result; of an
     array that it slices or updates in place, the slice. What the compiler keeps in a faster memory
-    is not counted.
+    is not counted, nor is what messages read and write.
     """
     total = 0.0
     for run in program.runs():
@@ -175,7 +183,7 @@ def _convolution(convolution: Instruction, computation: Computation) -> float:
     """
     left, right = (_only(computation[name]).sizes for name in convolution.operands)
     labels = convolution.attribute("dim_labels") or ""
-    inputs, kernel, outputs = re.split("_|->", labels.replace("?", ""))
+    inputs, kernel, outputs = re.split("_|->", labels)
     result = _only(convolution).sizes
     groups = int(convolution.attribute("batch_group_count") or 1)
     total = 2.0 * left[inputs.index("b")] / groups
@@ -202,12 +210,20 @@ def _window(text: str) -> dict[str, list[int]]:
 def _meetings(size: int, kernel: int, outputs: int, window: Mapping[str, int]) -> int:
     """How many pairs of an output and an entry of the kernel have an entry of the input."""
     holes = window.get("lhs_dilate", 1)
-    positions = [
-        output * window.get("stride", 1) + entry * window.get("rhs_dilate", 1) - window.get("pad", 0)
-        for output in range(outputs)
-        for entry in range(kernel)
-    ]
-    return sum(0 <= at <= (size - 1) * holes and at % holes == 0 for at in positions)
+    starts = np.arange(outputs) * window.get("stride", 1) - window.get("pad", 0)
+    positions = starts[:, None] + np.arange(kernel)[None] * window.get("rhs_dilate", 1)
+    inside = (positions >= 0) & (positions <= (size - 1) * holes) & (positions % holes == 0)
+    return int(inside.sum())
+
+
+def _free(instruction: Instruction) -> bool:
+    """Whether an instruction only names memory, sends, or is counted by what it calls."""
+    opcode = instruction.opcode
+    return (
+        opcode in _FREE
+        or opcode.removesuffix("-start").removesuffix("-done") in KINDS
+        or (opcode == "custom-call" and any(f'"{n}"' in instruction.text for n in _FREE_CALLS))
+    )
 
 
 def _main(found: Sequence[Array]) -> int:
@@ -216,7 +232,7 @@ def _main(found: Sequence[Array]) -> int:
 
 def _moved(instruction: Instruction, computation: Computation, program: Program) -> int:
     opcode = instruction.opcode
-    if opcode in _FREE or any(f'"{name}"' in instruction.text for name in _FREE_CALLS):
+    if _free(instruction):
         return 0
     result = _main(instruction.arrays)
     operands = [_main(computation[name].arrays) for name in instruction.operands]
@@ -240,7 +256,9 @@ def _moved(instruction: Instruction, computation: Computation, program: Program)
 def _read(called: Computation, index: int, program: Program) -> int:
     """How much of an operand a fusion reads."""
     parameter = next(
-        i.name for i in called.values() if i.opcode == "parameter" and i.text[1:].startswith(f"{index})")
+        i.name
+        for i in called.values()
+        if i.opcode == "parameter" and i.text[1:].startswith(f"{index})")
     )
     total, aliases = 0, {parameter}
     for user in called.values():
@@ -251,7 +269,7 @@ def _read(called: Computation, index: int, program: Program) -> int:
             aliases.add(user.name)
         elif user.opcode in ("dynamic-slice", "gather") and places == [0]:
             total += user.bytes
-        elif user.opcode == "dynamic-update-slice" and places == [0]:
+        elif _free(user) or (user.opcode == "dynamic-update-slice" and places == [0]):
             pass
         elif user.opcode == "fusion":
             inner = program.computations[(user.attribute("calls") or "%")[1:]]
@@ -270,6 +288,7 @@ def _written(called: Computation) -> int:
         while part.opcode == "bitcast":
             part = called[part.operands[0]]
         if part.opcode == "dynamic-update-slice":
-            part = called[part.operands[1]]
-        total += part.bytes
+            total += called[part.operands[1]].bytes
+        elif not _free(part):
+            total += part.bytes
     return total

@@ -183,12 +183,12 @@ class Program:
 
 
 def parse(text: str) -> Program:
-    """Reads a program.
+    r"""Reads a program.
 
     Args:
       text: as `compiled.as_text()` gives it.
 
-    >>> program = parse("ENTRY %main (x: f32[2]) -> f32[2] {\\n  ROOT %x = f32[2] parameter(0)\\n}")
+    >>> program = parse("ENTRY %main (x: f32[2]) -> f32[2] {\n  ROOT %x = f32[2] parameter(0)\n}")
     >>> program.computations["main"]["x"].bytes
     8
     """
