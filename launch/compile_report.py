@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from launch.chips import GIB, Estimate, Topology, efficiencies, estimate
 from recattn_jax.analysis.costs import KINDS
@@ -24,6 +25,10 @@ GiB: the most that a device holds at once, of so many. TFLOP, GB moved (to and f
 GB sent (around rings): of one device in one step of training, loops counted as often as they run.
 ms at best: max(products, memory) + messages, each at the peak of the chip. A token is a
 step of a row, whatever it holds. scaling: tokens/s/chip over those of the least of its kind."""
+
+_SENT = """\
+GB that a device sends in a step, and all of it as a multiple of the parameters' bytes: by the
+textbook up to 2 where every device has them all, up to 3 where they are split over all devices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,13 +96,17 @@ def tables(checks: Sequence[Check]) -> str:
         _NOTES,
     ]
     sent = [
-        (f"{c.topology}", c.mesh_name, *(f"{c.sent(kind) / 1e9:.3f}" for kind in KINDS))
+        (
+            str(c.topology),
+            c.mesh_name,
+            *(f"{c.sent(kind) / 1e9:.3f}" for kind in KINDS),
+            f"{c.sent() / sizes['parameter_bytes']:.2f}",
+        )
         for c in checks
         if c.fits
     ]
     if sent:
-        parts += ["GB that a device sends in a step:"]
-        parts += [as_markdown(sent, ("topology", "mesh", *KINDS))]
+        parts += [_SENT, as_markdown(sent, ("topology", "mesh", *KINDS, "parameters"))]
     remarks = [f"- {c.topology}: {line}" for c in checks for line in _remarks(c)]
     return "\n\n".join([*parts, *(["\n".join(remarks)] if remarks else [])])
 
@@ -190,6 +199,7 @@ def draw(checks: Sequence[Check], path: Path) -> None:
     figure = Figure(figsize=(4 + 2.2 * len(checks), 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     memory, time = figure.subplots(1, 2)
+    colours = {"products": "tab:blue", "memory": "tab:orange", "messages": "tab:green"}
     for place, check in enumerate(checks):
         there = check.topology.chip.memory / check.topology.chip.devices
         memory.bar(place, there, 0.7, color="none", edgecolor="gray", linestyle="--")
@@ -201,18 +211,14 @@ def draw(checks: Sequence[Check], path: Path) -> None:
             time.bar(place, 0.0)
             continue
         memory.bar(place, check.facts["peak_bytes"] / GIB, 0.7, color="tab:blue")
-        parts = {"products": found.compute, "memory": found.memory, "messages": found.messages}
-        for index, (name, seconds) in enumerate(parts.items()):
-            label = name if place == 0 else None
-            time.bar(
-                place + 0.25 * (index - 1), 1e3 * seconds, 0.25, color=f"C{index}", label=label
-            )
+        parts = (found.compute, found.memory, found.messages)
+        for index, (seconds, colour) in enumerate(zip(parts, colours.values(), strict=True)):
+            time.bar(place + 0.25 * (index - 1), 1e3 * seconds, 0.25, color=colour)
     ticks = [f"{check.topology}\n{check.mesh_name}" for check in checks]
     for axes in (memory, time):
         axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     memory.set_ylabel("GiB a device (dashed: what it has)")
     time.set_ylabel("ms a step, each at its peak")
-    if time.get_legend_handles_labels()[1]:
-        time.legend(fontsize=8)
+    time.legend([Patch(color=colour) for colour in colours.values()], colours, fontsize=8)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -102,6 +102,7 @@ def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler)
     # 10.2 ms of products, 9.8 of memory, then 0.1 of messages, for 64 tokens on 8 chips.
     assert "max(10.15, 9.77) + 0.10" in result.out and "| 2.00 | 16 |" in result.out
     assert "| 780 " in result.out and "25%" in result.out and "100%" in result.out
+    assert f"| {20e6 / (4 * 2313):.2f} " in result.out  # bytes sent over bytes of parameters
     remark = "gathered whole to go from {devices=[2,4]<=[8]} to {devices=[8,1]<=[8]}"
     assert result.out.count(f"- v5e:2x4: f32[6,3]{{1,0}} jit(f)/dot: {remark}") == 1
     assert "in a loop over steps: all-reduce of 4,000 bytes, 3 times" in result.out
