@@ -56,8 +56,8 @@ class Collective:
 
     @property
     def over_steps(self) -> bool:
-        """Whether it stands in a loop over something else than layers."""
-        return any(not loop.over_layers for loop in self.loops)
+        """Whether it stands in a loop over something else than layers, as time is."""
+        return any(loop.over_steps for loop in self.loops)
 
 
 def ring_bytes(collective: Collective) -> float:

@@ -89,6 +89,15 @@ class Loop:
     times: int | None
     over_layers: bool
 
+    @property
+    def over_steps(self) -> bool:
+        """Whether it is one of the source over anything else than layers.
+
+        The compiler makes loops too, such as one over the devices that each have a part of a
+        product, and names them after the product.
+        """
+        return not self.over_layers and (not self.name or self.name.endswith("while"))
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:

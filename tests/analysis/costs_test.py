@@ -28,7 +28,8 @@ HloModule jit_step, num_partitions=8
 
 ENTRY %main (a: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
   %a = (s32[], bf16[4,8]) parameter(0)
-  ROOT %loop = (s32[], bf16[4,8]) while(%a), condition=%condition, body=%body
+  ROOT %loop = (s32[], bf16[4,8]) while(%a), condition=%condition, body=%body, \
+metadata={op_name="jit(step)/while"}
 }
 """
 HALF = ", replica_groups={{0,1,2,3},{4,5,6,7}}, dimensions={0}"

@@ -106,3 +106,16 @@ def test_loops_over_layers_are_told_from_loops_over_steps():
     both = loops_of(Repeat(Residual(LSTM(8)), depth=3), 48)
     assert {loop.over_layers for loop in both} == {True, False}
     assert all(loop.times == 3 for loop in both if loop.over_layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "over_layers", "over_steps"),
+    [
+        ("f/while", False, True),
+        ("", False, True),
+        ("f/while", True, False),
+        ("f/dot", False, False),
+    ],
+)
+def test_a_loop_that_the_compiler_made_is_not_one_over_steps(name, over_layers, over_steps):
+    assert hlo.Loop(name, 8, over_layers).over_steps == over_steps
