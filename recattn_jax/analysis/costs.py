@@ -77,8 +77,8 @@ def ring_bytes(collective: Collective) -> float:
 def collectives(program: Program) -> list[Collective]:
     """All messages of a program.
 
-    A TPU's compiler spreads pieces of one collective over other work, loops included, and they
-    share a channel: such a one is counted where it starts.
+    A TPU's compiler fuses pieces of one collective with other work, even with that of loops, and
+    they share a channel: such a one is counted where it starts.
 
     Args:
       program: as `hlo.parse` reads it.
@@ -95,7 +95,8 @@ def collectives(program: Program) -> list[Collective]:
             kind = instruction.opcode.removesuffix("-start")
             if kind not in KINDS:
                 continue
-            if _channel(instruction) in spread and not _starts(run.computation):
+            piece = run.fusion and _channel(instruction) in spread
+            if piece and not _starts(run.computation):
                 continue
             if run.fusion and run.fusion.name.startswith("all-reduce-scatter"):
                 kind = "reduce-scatter"
