@@ -3,7 +3,7 @@
     python -m launch.train --config=experiments/griffin_large.py --config.text='books/*.txt'
 
 Any UTF-8 files; without --config.text it is Python's own documentation, which is far too little.
-405 million parameters; 2.0 billion with
+404 million parameters; 2.0 billion with
 
     --config.width=2560 --config.recurrence=3584 --config.hidden=7680 --config.heads=20
     --config.depth=24

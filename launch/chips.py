@@ -14,11 +14,10 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """A kind of chip.
+    """A kind of chip, which is one device of jax.
 
     Args:
       axes: dimensions of its slices.
-      devices: how many devices of jax it is.
       flops: operations of bfloat16 a second.
       memory: GiB.
       memory_bandwidth: bytes a second to and from the memory.
@@ -26,7 +25,6 @@ class Chip:
     """
 
     axes: int
-    devices: int
     flops: float
     memory: int
     memory_bandwidth: float
@@ -36,10 +34,10 @@ class Chip:
 # From Google Cloud's TPU pages, one for each kind. What a chip can send is the "all-reduce
 # bandwidth per Pod" over the chips of a Pod (v4, v5e, v6e), or the "interchip interconnect BW".
 CHIPS: Mapping[str, Chip] = {
-    "v4": Chip(3, 2, 275e12, 32, 1200e9, 1.1e15 / 4096),
-    "v5e": Chip(2, 1, 197e12, 16, 819e9, 51.2e12 / 256),
-    "v5p": Chip(3, 1, 459e12, 95, 2765e9, 4800e9 / 8),
-    "v6e": Chip(2, 1, 918e12, 32, 1638e9, 102.4e12 / 256),
+    "v4": Chip(3, 275e12, 32, 1200e9, 1.1e15 / 4096),
+    "v5e": Chip(2, 197e12, 16, 819e9, 51.2e12 / 256),
+    "v5p": Chip(3, 459e12, 95, 2765e9, 4800e9 / 8),
+    "v6e": Chip(2, 918e12, 32, 1638e9, 102.4e12 / 256),
 }
 _FORM = "v5e:16x16 (also v6e), or v5p:4x4x4 (also v4)"
 
@@ -53,8 +51,8 @@ class Topology:
       sizes: chips along each dimension of a slice.
       slices: how many of them.
 
-    >>> Topology("v4", (2, 2, 4), slices=2).devices
-    64
+    >>> Topology("v4", (2, 2, 4), slices=2).chips
+    32
     """
 
     kind: str
@@ -75,11 +73,6 @@ class Topology:
     def chips(self) -> int:
         """In all slices."""
         return math.prod(self.sizes) * self.slices
-
-    @property
-    def devices(self) -> int:
-        """In all slices."""
-        return self.chips * self.chip.devices
 
     def __str__(self) -> str:
         return self.name if self.slices == 1 else f"{self.slices} of {self.name}"
@@ -133,10 +126,10 @@ def mesh_sizes(shape: MeshShape, topology: Topology) -> tuple[int, ...]:
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"mesh {named}: every axis is positive, at most one is -1")
     fixed = math.prod(size for size in sizes if size != -1)
-    found = [topology.devices // fixed if size == -1 else size for size in sizes]
-    if math.prod(found) != topology.devices:
+    found = [topology.chips // fixed if size == -1 else size for size in sizes]
+    if math.prod(found) != topology.chips:
         raise UserError(
-            f"mesh {named} does not make up the {topology.devices} devices of {topology};"
+            f"mesh {named} does not make up the {topology.chips} devices of {topology};"
             " change it with --mesh=data:N,fsdp:M"
         )
     if found[0] % topology.slices:
@@ -178,11 +171,11 @@ def estimate(topology: Topology, flops: float, traffic: float, sent: float) -> E
     >>> estimate(Topology("v5e", (2, 2), 1), 197e12, 0.0, 200e9).step
     2.0
     """
-    chip, parts = topology.chip, topology.chip.devices
+    chip = topology.chip
     return Estimate(
-        compute=parts * flops / chip.flops,
-        memory=parts * traffic / chip.memory_bandwidth,
-        messages=parts * sent / chip.link_bandwidth,
+        compute=flops / chip.flops,
+        memory=traffic / chip.memory_bandwidth,
+        messages=sent / chip.link_bandwidth,
     )
 
 

@@ -118,13 +118,13 @@ def _row(check: Check, scaling: float | None) -> tuple[str, ...]:
     if check.facts is None or found is None:
         verdict = "not compiled" if check.facts is None else "no"
         blank = [""] * (len(_COLUMNS) - 5)
-        return (*start, verdict, "", f"{chip.memory / chip.devices:g}", *blank)
+        return (*start, verdict, "", str(chip.memory), *blank)
     facts = check.facts
     return (
         *start,
         "yes",
         f"{facts['peak_bytes'] / GIB:.2f}",
-        f"{chip.memory / chip.devices:g}",
+        str(chip.memory),
         f"{facts['flops'] / 1e12:.3f}",
         f"{facts['traffic_bytes'] / 1e9:.2f}",
         f"{check.sent() / 1e9:.3f}",
@@ -201,7 +201,7 @@ def draw(checks: Sequence[Check], path: Path) -> None:
     memory, time = figure.subplots(1, 2)
     colours = {"products": "tab:blue", "memory": "tab:orange", "messages": "tab:green"}
     for place, check in enumerate(checks):
-        there = check.topology.chip.memory / check.topology.chip.devices
+        there = check.topology.chip.memory
         memory.bar(place, there, 0.7, color="none", edgecolor="gray", linestyle="--")
         found = check.estimate
         if check.facts is None or found is None:

@@ -63,6 +63,8 @@ def devices_of(name: str, slices: int) -> list[Any]:
       UserError: the compiler knows no such slice.
     """
     options: dict[str, Any] = {"num_slices": slices} if slices > 1 else {}
+    if name.startswith("v4:"):  # both cores of a chip are one device, as they are where it runs
+        options["chip_config_name"] = "megacore"
     if math.prod(int(size) for size in name.partition(":")[2].split("x")) == 1:
         options["chips_per_host_bounds"] = [1, 1, 1]
     try:

@@ -156,7 +156,7 @@ def test_the_compilers_own_refusals_are_told(monkeypatch):
 @pytest.mark.slow
 @NEEDS_COMPILER
 def test_compiles_for_slices_that_are_not_here(call):
-    arguments = ["--topology=v5e:2x4,v4:2x2x1", "--config.width=256", "--out=check"]
+    arguments = ["--topology=v5e:2x4,v4:2x2x2", "--config.width=256", "--out=check"]
     result = call(compile_check, CONFIG, *arguments)
     assert result.code == 0, result.out + result.err
     for check in json.loads(Path("check/compile_check.json").read_text()):
