@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
         peak_lr=4e-4,
         evaluate_every=2_000,
         save_every=1_000,
-        mesh_fsdp=16,  # ways that parameters and moments are split
+        mesh="data:-1,fsdp:16",  # parameters and moments in 16 parts
     )
 
 
@@ -120,5 +120,5 @@ def sweep() -> dict[str, Any]:
 def tiny(c: ConfigDict) -> ConfigDict:
     """The same experiment in seconds."""
     c.update(vocabulary=512, recurrence=16, gate_blocks=2, heads=2, window=8, hidden=32, depth=3)
-    c.update(chunk=8, mesh_fsdp=1)
+    c.update(chunk=8, mesh="data:-1")
     return language.tiny(c)
