@@ -13,6 +13,7 @@ import tensorboardX
 from tqdm import tqdm
 
 from recattn_jax.errors import StorageError
+from recattn_jax.files import write_atomically
 from recattn_jax.tasks.base import reported
 
 Record = dict[str, Any]
@@ -40,23 +41,6 @@ def read_records(path: Path) -> list[Record]:
         except json.JSONDecodeError as error:
             raise StorageError(f"{path} line {number} is no JSON: {line[:80]!r}") from error
     return records
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Writes a file so that a kill leaves the old one or the new one, never half of one.
-
-    Raises:
-      StorageError: it cannot be written.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise StorageError(f"cannot write {path}: {error}") from error
 
 
 class MetricsLog:

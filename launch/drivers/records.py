@@ -1,0 +1,82 @@
+"""What a driver keeps of a job: a folder, a record in it, and a lock for whoever changes it."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from launch.jobs import Job
+from recattn_jax.errors import StorageError
+from recattn_jax.files import write_atomically
+
+
+def place(job: Job) -> Path:
+    """The folder of the job's own, an absolute path."""
+    return job.folder.absolute() / job.name
+
+
+def make(folder: Path) -> None:
+    """Makes the folder.
+
+    Raises:
+      StorageError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot make {folder}: {error}") from error
+
+
+def read(file: Path) -> dict[str, Any] | None:
+    """The record, or None where there is none.
+
+    Raises:
+      StorageError: it is no JSON object.
+    """
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise StorageError(f"{file} is no JSON ({error}); remove it to start anew") from error
+    if not isinstance(record, dict):
+        raise StorageError(f"{file} holds no JSON object; remove it to start anew")
+    return record
+
+
+def text(record: dict[str, Any]) -> str:
+    """The record as it is written."""
+    return json.dumps(record, indent=2) + "\n"
+
+
+def write(file: Path, record: dict[str, Any]) -> None:
+    """Writes the record; a kill leaves the old one or the new one."""
+    write_atomically(file, text(record))
+
+
+@contextlib.contextmanager
+def locked(folder: Path, *, wait: bool) -> Iterator[int | None]:
+    """Holds the folder's lock. The kernel lets go of it when its last holder ends, however it ends.
+
+    Args:
+      folder: of the job; made where there is none.
+      wait: for another to let go of it.
+
+    Yields:
+      A file descriptor, which a process that inherits it holds the lock with; None where another
+      has the lock.
+    """
+    make(folder)
+    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield None
+        else:
+            yield lock
+    finally:
+        os.close(lock)
