@@ -103,14 +103,17 @@ def read_space(
     found = sweep()
     if not isinstance(found, Mapping) or not found:
         raise UserError(f"{path}: sweep() returned {found!r}, expected {{key: (value, ...)}}")
-    for key in keys if keys is not None else found:
+    keys = list(found) if keys is None else keys
+    if not keys:
+        raise UserError(f"--space= names no key; sweep() in {path} varies {', '.join(found)}")
+    for key in keys:
         if key not in found:
             raise UserError(
                 f"--space={key}: sweep() in {path} varies {', '.join(found)}{nearest(key, found)}"
             )
     numbers = configs.parse(experiment_file, path, base)
     values: dict[str, Values] = {}
-    for key in keys if keys is not None else found:
+    for key in keys:
         if key not in numbers:
             raise UserError(
                 f"{path}: sweep() varies {key!r}, which get_config() does not have"

@@ -23,17 +23,16 @@ from optuna.distributions import (
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from launch.locks import FileLock
 from launch.space import Parameters, Space, overrides
 from recattn_jax.analysis import sweeps
 from recattn_jax.errors import UserError
-from recattn_jax.training.metrics import write_atomically
+from recattn_jax.files import write_atomically
 from recattn_jax.training.space import Span
 
-SAMPLERS = ("tpe", "random", "grid")
-PRUNERS = ("none", "median", "halving")
 COUNTED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
 _STATES = {
     TrialState.RUNNING: sweeps.RUNNING,
@@ -52,8 +51,8 @@ class Study:
       folder: of the sweep; made where there is none.
       identity: what all who work on the folder must agree on, plain values.
       space: what is varied.
-      sampler: one of `SAMPLERS`.
-      pruner: one of `PRUNERS`.
+      sampler: tpe, random or grid.
+      pruner: none, median or halving.
       every: steps between evaluations, the first rung of halving.
       maximise: whether more of the headline is better.
       seed: of the sampler.
@@ -84,14 +83,11 @@ class Study:
         with self.lock:
             self.name = agree(folder, identity)
             journal = folder / "journal.log"
-            lock = _JournalLock(journal, FileLock(folder / "locks" / "journal"))
-            self._storage = JournalStorage(JournalFileBackend(str(journal), lock))  # type: ignore[arg-type]
-            self._study = optuna.create_study(
-                study_name=self.name,
-                storage=self._storage,
-                direction=direction(maximise),
-                load_if_exists=True,
-            )
+            lock: Any = _JournalLock(journal, FileLock(folder / "locks" / "journal"))
+            self._storage = JournalStorage(JournalFileBackend(str(journal), lock))
+            if self.name not in optuna.get_all_study_names(self._storage):
+                self._storage.create_new_study([direction(maximise)], self.name)
+            self._study = optuna.load_study(study_name=self.name, storage=self._storage)
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that any process has started, by number."""
@@ -275,7 +271,7 @@ def propose(
     Args:
       trials: all so far, those that run and those that failed among them.
       space: what is varied.
-      sampler: one of `SAMPLERS`.
+      sampler: tpe, random or grid.
       seed: of the sampler, which has another for each trial.
       maximise: whether more of the headline is better.
 
@@ -325,8 +321,9 @@ def make_pruner(name: str, every: int) -> optuna.pruners.BasePruner:
     """The pruner of this name.
 
     Args:
-      name: one of `PRUNERS`. "median" gives up what is below the median of four or more trials at
-        the same step; "halving" lets the best third go on after 1, 3, 9, ... evaluations.
+      name: none, median or halving. "median" gives up what is worse than the median of four or more
+        finished trials at the same step; "halving" lets the best third go on after 1, 3, 9, ...
+        evaluations.
       every: steps between evaluations.
     """
     if name == "median":
@@ -336,9 +333,9 @@ def make_pruner(name: str, every: int) -> optuna.pruners.BasePruner:
     return optuna.pruners.NopPruner()
 
 
-def direction(maximise: bool) -> str:
+def direction(maximise: bool) -> StudyDirection:
     """As Optuna says it."""
-    return "maximize" if maximise else "minimize"
+    return StudyDirection.MAXIMIZE if maximise else StudyDirection.MINIMIZE
 
 
 def summary(trial: FrozenTrial, maximise: bool) -> sweeps.Trial:

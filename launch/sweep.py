@@ -3,19 +3,20 @@
   python -m launch.sweep --config=experiments/char_lm.py --trials=12 --workers=2
   python -m launch.sweep --config=experiments/char_lm.py --trials=12 --driver=slurm --dry_run
 
-A trial is `python -m launch.train` with other numbers, run as a job of a driver. Trials are compared
-by the experiment's headline on the validation split, at its best. The folder holds the trials'
-journal (Optuna's), a run folder for each trial, and in the end sweep.csv, sweep.md and two figures.
+A trial is `python -m launch.train` with other numbers, run as a job of a driver, and compared by
+the experiment's headline on the validation split, at its best. The folder holds the journal of the
+trials (Optuna's), a run folder for each, and in the end sweep.csv, sweep.md and two figures.
 
-The same command goes on where it was stopped or killed, and started on several hosts that share the
-folder (which must have file locks) it shares the trials, each host with its own workers. A trial
-that fails is tried again --retries times, then left out and said; a configuration is never run
-twice. Ctrl-C once asks the running jobs to save and stop, and ends with 42; Ctrl-C twice leaves them.
+The same command goes on where it was stopped or killed. Started on several hosts that share the
+folder (which must have file locks), it shares the trials; each host has its own workers. A trial
+that fails is tried again --retries times, then left out and said; no configuration is run twice.
 
-Exit codes are those of all commands. Where five trials in a row fail, no more are started, and the
-code is that of the last one's job if it is 2, 3 or 4, otherwise 1.
+Ctrl-C once asks the running jobs to save and stop, and ends with 42; Ctrl-C twice leaves them.
+Where five trials in a row fail, no more are started; the exit code is that of the last one's job
+if it is 2 or 3, otherwise 1.
 """
 
+import functools
 import shlex
 import sys
 from collections.abc import Callable
@@ -34,15 +35,18 @@ from launch.train import DEFAULT_CONFIG
 from recattn_jax.analysis import sweeps
 from recattn_jax.analysis.reports import as_markdown
 from recattn_jax.errors import UserError
+from recattn_jax.files import write_atomically
 from recattn_jax.training.experiment import Experiment
-from recattn_jax.training.metrics import write_atomically
 from recattn_jax.training.space import Span
 
 if TYPE_CHECKING:
     from launch.study import Study
     from launch.trials import Plan
 
-_NAMES = {"sampler": ("tpe", "random", "grid"), "pruner": ("none", "median", "halving")}
+_NAMES = {
+    "sampler": (("tpe", "random", "grid"), "what chooses the next configuration"),
+    "pruner": (("none", "median", "halving"), "what gives up on trials before their end"),
+}
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -63,28 +67,20 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Defines what says how to search and how many jobs there are, but not where they run."""
+    """Defines what says how to search; where the trials run is the drivers' to say."""
     for name, default, about in (
         ("trials", 12, "how many must finish; failed ones do not count"),
         ("workers", 1, "how many run at once, of this process"),
-        ("retries", 1, "further attempts of a trial that fails"),
-        ("hosts", 1, "machines of each trial, with the local driver processes"),
     ):
-        least = 0 if name == "retries" else 1
-        flags.DEFINE_integer(name, default, about, lower_bound=least, flag_values=flag_values)
+        flags.DEFINE_integer(name, default, about, lower_bound=1, flag_values=flag_values)
     flags.DEFINE_integer("seed", 0, "of the sampler", lower_bound=0, flag_values=flag_values)
-    for name, names in _NAMES.items():
-        flags.DEFINE_enum(
-            name, names[0], list(names), f"one of {', '.join(names)}", flag_values=flag_values
-        )
+    for name, (names, what) in _NAMES.items():
+        flags.DEFINE_enum(name, names[0], list(names), what, flag_values=flag_values)
     flags.DEFINE_list(
         "space", None, "keys of sweep() to vary, with commas; default: all", flag_values=flag_values
     )
     flags.DEFINE_string(
         "folder", None, "folder of the sweep; default: runs/sweep-<experiment>",
-        flag_values=flag_values,
-    )  # fmt: skip
-    flags.DEFINE_string("accelerator", "cpu", "of each host, as the driver names it",
         flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_float(
@@ -120,10 +116,8 @@ def sweep(
         headline=experiment.task.headline,
         trials=flag_values.trials,
         workers=flag_values.workers,
-        accelerator=flag_values.accelerator,
-        hosts=flag_values.hosts,
-        retries=flag_values.retries,
         poll=flag_values.poll,
+        make_job=functools.partial(drivers.job, flag_values),
     )
     folder = Path(flag_values.folder or f"runs/sweep-{Path(config_file).stem}")
     if flag_values.dry_run:
@@ -153,10 +147,8 @@ def check(flag_values: flags.FlagValues, space: Space) -> None:
     for key, values in space.values.items():
         if f"config.{key}" in flag_values:
             others = ",".join(other for other in space.values if other != key)
-            raise UserError(
-                f"--config.{key} is given, but sweep() varies it; give the keys to vary without"
-                f" it: --space={others}"
-            )
+            without = f"name the keys to vary: --space={others}" if others else "leave it out"
+            raise UserError(f"--config.{key} is given, but the sweep varies it; {without}")
         if flag_values.sampler == "grid" and isinstance(values, Span):
             raise UserError(f"--sampler=grid: {key} has a span, {values}, and not choices")
 
@@ -236,9 +228,7 @@ def draw(study: "Study", plan: "Plan", trials: list[sweeps.Trial]) -> list[Path]
     keys, values = list(study.space.values), study.space.values
     logarithmic = [k for k in keys if _logarithmic(values[k])]
     files = [study.folder / "parallel.png"]
-    sweeps.parallel_coordinates(
-        trials, keys, logarithmic, plan.headline, study.maximise, files[0]
-    )
+    sweeps.parallel_coordinates(trials, keys, logarithmic, plan.headline, study.maximise, files[0])
     importances = study.importances()
     if importances:
         files.append(study.folder / "importance.png")

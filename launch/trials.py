@@ -46,10 +46,8 @@ class Plan:
       headline: the metric of the validation split that is compared.
       trials: how many must finish; pruned ones count, failed ones do not.
       workers: how many this process runs at once.
-      accelerator: of each job.
-      hosts: of each job.
-      retries: of each job.
       poll: seconds between two looks at the jobs.
+      make_job: from a name, a command and a folder to a job, which asks for what trials need.
     """
 
     config_file: str
@@ -57,19 +55,17 @@ class Plan:
     headline: str
     trials: int
     workers: int
-    accelerator: str
-    hosts: int
-    retries: int
     poll: float
+    make_job: Callable[[str, tuple[str, ...], Path], Job]
 
-    def command(self, arguments: Sequence[str], workdir: Path) -> list[str]:
+    def command(self, arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
         """What trains with these overrides, after the name of the interpreter."""
-        return [
+        return (
             *("-m", "launch.train", f"--config={self.config_file}"),
             *self.overrides,
             *arguments,
             f"--workdir={workdir}",
-        ]
+        )
 
     def job(self, folder: Path, name: str, arguments: Sequence[str], run: str) -> Job:
         """The job of a trial.
@@ -80,14 +76,8 @@ class Plan:
           arguments: what the trial changes.
           run: name of the run's folder in `folder`.
         """
-        return Job(
-            name=name,
-            argv=(sys.executable, *self.command(arguments, folder / run)),
-            folder=folder / "jobs",
-            accelerator=self.accelerator,
-            hosts=self.hosts,
-            retries=self.retries,
-        )
+        argv = (sys.executable, *self.command(arguments, folder / run))
+        return self.make_job(name, argv, folder / "jobs")
 
 
 class Sweep:
@@ -193,7 +183,7 @@ class Sweep:
         self._locks.pop(number).release()
 
     def _look(self, trial: FrozenTrial) -> None:
-        """Asks how the job is, and only then reads what it wrote: so a job that is done wrote all."""
+        """Asks how the job is and only then reads what it wrote: one that is done wrote it all."""
         job, stopped = self._job(trial), trial.user_attrs.get("stopped")
         status = self._driver.status(job)
         try:

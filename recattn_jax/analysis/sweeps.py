@@ -131,12 +131,13 @@ def parallel_coordinates(
         _Scale([trial.parameters[key] for trial in finished], key in logarithmic) for key in keys
     ]
     scales.append(_Scale(values, False))
-    colours = ScalarMappable(Normalize(*_limits(values)), "viridis" if maximise else "viridis_r")
+    palette = matplotlib.colormaps["viridis_r" if maximise else "viridis"]
+    norm = Normalize(*_limits(values))
     for trial, value in zip(finished, values, strict=True):
         row = [*(trial.parameters[key] for key in keys), value]
         heights = [scale.height(entry) for scale, entry in zip(scales, row, strict=True)]
         width = 3.0 if trial is finished[-1] else 1.2
-        axes.plot(range(len(row)), heights, color=colours.to_rgba(value), linewidth=width)
+        axes.plot(range(len(row)), heights, color=palette(norm(value)), linewidth=width)
     for position, scale in enumerate(scales):
         _draw_scale(axes, position, scale)
     axes.set_xticks(range(len(scales)), [*keys, headline])
@@ -145,7 +146,7 @@ def parallel_coordinates(
     axes.yaxis.set_visible(False)
     axes.spines[:].set_visible(False)
     better = "more" if maximise else "less"
-    figure.colorbar(colours, ax=axes, label=f"{headline}, {better} is better")
+    figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=f"{headline}, {better} is better")
     figure.savefig(path, dpi=120, metadata={"Software": None})
 
 

@@ -23,8 +23,8 @@ class Span:
       4
     """
 
-    low: float
-    high: float
+    low: int | float
+    high: int | float
     log: bool = False
 
     def __post_init__(self) -> None:
