@@ -102,6 +102,12 @@ def test_spans_are_kept_and_what_is_tried_depends_on_the_trials_alone(study, tmp
     assert propose([], space, "tpe", 1, False) != offered[0]
 
 
+def test_a_span_is_not_used_up(study):
+    here = study(Space({"lr": Span(0.0, 1.0)}), sampler="random")
+    sweep_of(here, FakeDriver(lambda said, step: float(said["lr"])), trials=30).run()
+    assert states(here) == ["finished"] * 30 and len(distinct(here.summaries())) == 30
+
+
 @pytest.mark.parametrize("pruner", ["median", "halving"])
 def test_a_bad_trial_is_stopped_and_counts(study, pruner):
     here, driver = study(sampler="random", pruner=pruner), FakeDriver(bowl)
@@ -133,6 +139,13 @@ def test_when_all_fail_the_sweep_ends_with_their_code(study, ends, code):
         sweep_of(here, driver, workers=1).run()
     assert failed.value.exit_code == code
     assert states(here) == ["failed"] * 5
+
+
+def test_failures_that_are_not_in_a_row_do_not_end_it(study):
+    driver = FakeDriver(bowl, lambda said, attempt: 1 if said["x"] != "3" else 0)
+    here = study(Space({"kind": ("a", "b", "c"), "x": (1, 2, 4, 3)}), sampler="grid")
+    sweep_of(here, driver, workers=1).run()
+    assert states(here) == [*["failed"] * 3, "finished"] * 3
 
 
 def test_a_run_without_a_number_has_failed(study):
@@ -208,6 +221,12 @@ def test_a_trial_is_looked_after_by_one_of_them(study):
     second.step()
     assert len(driver.started) == 2 and len(second._locks) == 2
     second.close()
+
+
+def test_a_trial_that_another_has_just_told_is_not_adopted(study):
+    here = study()
+    sweep_of(here, FakeDriver(bowl), trials=1).run()
+    assert here.adopt(0) is None and here.adopt(0) is None
 
 
 def test_asked_to_stop_it_lets_the_jobs_save_and_the_next_one_goes_on(study):
