@@ -120,7 +120,8 @@ class Study:
                 "arguments": overrides(parameters),
             }
             lock = self._lock(number)
-            lock.acquire()
+            new = lock.acquire(wait=False)
+            assert new, f"trial {number} is not there yet, and locked"
             self._study.add_trial(
                 create_trial(
                     state=TrialState.RUNNING,

@@ -8,8 +8,9 @@ the experiment's headline on the validation split, at its best. The folder holds
 trials (Optuna's), a run folder for each, and in the end sweep.csv, sweep.md and two figures.
 
 The same command goes on where it was stopped or killed. Started on several hosts that share the
-folder (which must have file locks), it shares the trials; each host has its own workers. A trial
-that fails is tried again --retries times, then left out and said; no configuration is run twice.
+folder (which must have file locks), it shares the trials; each host has its own workers. All jobs
+must see the folder under the same path. A trial that fails is tried again --retries times, then
+left out and said; no configuration is run twice.
 
 Ctrl-C once asks the running jobs to save and stop, and ends with 42; Ctrl-C twice leaves them.
 Where five trials in a row fail, no more are started; the exit code is that of the last one's job
@@ -31,6 +32,7 @@ from launch import app, configs, drivers
 from launch.board import Board
 from launch.jobs import Driver
 from launch.space import Space, overrides, read_space
+from launch.submit import shown
 from launch.train import DEFAULT_CONFIG
 from recattn_jax.analysis import sweeps
 from recattn_jax.analysis.reports import as_markdown
@@ -84,8 +86,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_float(
-        "poll", 2.0, "seconds between two looks at the jobs", lower_bound=0.01,
-        flag_values=flag_values,
+        "poll", None, "seconds between two looks at the jobs; default: 2 with the local driver, 30"
+        " with others", lower_bound=0.01, flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_bool(
         "dry_run", False, "say what the first trial would start; write and start nothing",
@@ -116,7 +118,8 @@ def sweep(
         headline=experiment.task.headline,
         trials=flag_values.trials,
         workers=flag_values.workers,
-        poll=flag_values.poll,
+        poll=flag_values.poll or (2.0 if flag_values.driver == "local" else 30.0),
+        python=drivers.python(flag_values),
         make_job=functools.partial(drivers.job, flag_values),
     )
     folder = Path(flag_values.folder or f"runs/sweep-{Path(config_file).stem}")
@@ -189,12 +192,7 @@ def rehearse(
     job = plan.job(folder, f"{name}-0", overrides(first), "trial-0")
     print(f"{space}; {flag_values.trials} trials in {folder}")
     print(f"the first job would be {job.name}:")
-    for action in driver.plan(job):
-        if action.file is None:
-            print(shlex.join(action.argv))
-        else:
-            print(f"write {action.file}:")
-            print("".join(f"  {line}\n" for line in action.text.splitlines()), end="")
+    print("\n".join(shown(driver.plan(job))), flush=True)
 
 
 def conclude(study: "Study", plan: "Plan") -> None:

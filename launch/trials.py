@@ -7,7 +7,6 @@ driver for the status of their jobs, and goes on looking after them.
 
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -47,6 +46,7 @@ class Plan:
       trials: how many must finish; pruned ones count, failed ones do not.
       workers: how many this process runs at once.
       poll: seconds between two looks at the jobs.
+      python: the interpreter where the jobs run.
       make_job: from a name, a command and a folder to a job, which asks for what trials need.
     """
 
@@ -56,6 +56,7 @@ class Plan:
     trials: int
     workers: int
     poll: float
+    python: str
     make_job: Callable[[str, tuple[str, ...], Path], Job]
 
     def command(self, arguments: Sequence[str], workdir: Path) -> tuple[str, ...]:
@@ -76,8 +77,8 @@ class Plan:
           arguments: what the trial changes.
           run: name of the run's folder in `folder`.
         """
-        argv = (sys.executable, *self.command(arguments, folder / run))
-        return self.make_job(name, argv, folder / "jobs")
+        argv = (self.python, *self.command(arguments, folder.absolute() / run))
+        return self.make_job(name, argv, folder)
 
 
 class Sweep:
@@ -203,7 +204,9 @@ class Sweep:
                 self._stop(trial, PRUNED)
         elif status.state == State.UNKNOWN or (status.over and stopped == INTERRUPTED):
             self._driver.start(job)
-            self._study.note(trial.number, "stopped", None)
+            # Whoever looked after the stopped job may not have gone yet, and then nothing started.
+            if stopped == INTERRUPTED and not self._driver.status(job).over:
+                self._study.note(trial.number, "stopped", None)
         elif status.over:
             self._failed(trial, status)
         elif worse:

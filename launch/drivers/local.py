@@ -148,7 +148,7 @@ class Local:
         with records.locked(folder, wait=False) as lock:
             record = read(folder / RECORD)
             if lock is None:  # a supervisor has it, or for a moment somebody who asks or starts
-                supervisor = record and record.supervisor
+                supervisor = record.supervisor if record else None
                 return supervisor is not None and supervisor.alive
             if record is not None and record.state == State.DONE.value:
                 return True
@@ -186,7 +186,7 @@ class Local:
         with records.locked(folder, wait=False) as lock:
             record = read(folder / RECORD)
             if lock is None:
-                supervisor = record and record.supervisor
+                supervisor = record.supervisor if record else None
                 if supervisor is None or not supervisor.alive:
                     return False  # a moment before it is there, or after it has ended
                 os.kill(supervisor.pid, signal.SIGTERM)

@@ -27,12 +27,16 @@ class FakeDriver:
         self.started: list[str] = []
         self.stopped: list[str] = []
         self.jobs: dict[str, Job] = {}
+        self.deaf = 0  # to how many starts
 
     def plan(self, job: Job) -> list[Action]:
         return [Action(argv=job.argv)]
 
     def start(self, job: Job) -> None:
         if self._state(job) in (State.RUNNING, State.DONE):
+            return
+        if self.deaf:
+            self.deaf -= 1
             return
         self.started.append(job.name)
         self.jobs[job.name] = job

@@ -46,7 +46,7 @@ def sweep_of(study, driver, trials=12, workers=2, retries=0):
     def job(name, argv, folder):
         return Job(name, argv, folder, "cpu", retries=retries)
 
-    plan = Plan("some.py", (), "loss", trials, workers, 0.0, job)
+    plan = Plan("some.py", (), "loss", trials, workers, 0.0, "python", job)
     return Sweep(study, driver, plan, lambda trials: None)
 
 
@@ -229,15 +229,33 @@ def test_a_trial_that_another_has_just_told_is_not_adopted(study):
     assert here.adopt(0) is None and here.adopt(0) is None
 
 
-def test_asked_to_stop_it_lets_the_jobs_save_and_the_next_one_goes_on(study):
+@pytest.mark.parametrize("deaf", [0, 3])
+def test_asked_to_stop_it_lets_the_jobs_save_and_the_next_one_goes_on(study, deaf):
     here, driver = study(), FakeDriver(bowl)
     sweep = sweep_of(here, driver, trials=3, workers=2)
     sweep.step()
     sweep.leave()
     assert driver.stopped == driver.started and states(here) == ["running"] * 2
+    driver.deaf = deaf  # whoever looked after the stopped job may be about to end
     sweep_of(study(), driver, trials=3, workers=1).run()
     assert states(here) == ["finished"] * 3
     assert sorted(driver.started) == sorted([*driver.stopped, *here_jobs(here)])
+
+
+def test_what_fails_after_it_was_interrupted_has_failed(study):
+    here, driver = study(), FakeDriver(bowl)
+    sweep = sweep_of(here, driver, trials=1, workers=1)
+    sweep.step()
+    sweep.leave()
+    looks = []
+
+    def exit_code(said, attempt):
+        looks.append(said["workdir"])
+        return 1 if len(looks) == 2 else 0
+
+    driver.exit_code = exit_code
+    sweep_of(study(), driver, trials=2, workers=1).run()
+    assert states(here) == ["failed", "finished", "finished"] and len(driver.started) == 4
 
 
 def here_jobs(study):

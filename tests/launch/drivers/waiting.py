@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 
 
-def until(reached: Callable[[], bool], what: str, patience: float = 300.0) -> None:
+def until(reached: Callable[[], bool], what: str, patience: float = 100.0) -> None:
     deadline = time.monotonic() + patience
     while not reached():
         assert time.monotonic() < deadline, f"{what}: did not come in {patience:g} s"

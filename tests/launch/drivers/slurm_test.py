@@ -1,0 +1,295 @@
+"""A stand-in for SLURM that really runs the tasks, and submitit in between."""
+
+import json
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.drivers.slurm import Slurm, devices
+from launch.jobs import Job, State, Status
+from recattn_jax.errors import UserError
+from tests.launch.drivers.waiting import until
+
+pytest.importorskip("submitit")
+
+SBATCH = """
+script, number = argv[1], 4242 + len(list(here.glob("script-*")))
+shutil.copy(script, here / f"script-{number}")
+subprocess.Popen([str(here / "bin" / "node"), str(here / f"script-{number}"), str(number)],
+                 start_new_session=True, stdin=-3, stdout=-3, stderr=-3)
+print("Submitted batch job", number)
+"""
+# Runs a script until nobody has it requeued.
+NODE = """
+script, number = sys.argv[1:]
+nodes = [l.split("=")[1] for l in open(script).read().splitlines() if "--nodes=" in l]
+environment = {**os.environ, "SLURM_JOB_ID": number, "SLURM_NTASKS": nodes[0],
+               "SLURM_JOB_NUM_NODES": nodes[0], "SLURM_JOB_NODELIST": "localhost"}
+requeue, restarts = here / f"requeue-{number}", 0
+while True:
+    code = subprocess.run(["bash", script], env=environment).returncode
+    if not requeue.exists():
+        break
+    requeue.unlink()
+    restarts += 1
+    environment["SLURM_RESTART_COUNT"] = str(restarts)
+(here / f"over-{number}").write_text("FAILED" if code else "COMPLETED")
+"""
+# Ends all tasks when one fails, or when the job is requeued.
+SRUN = """
+number = os.environ["SLURM_JOB_ID"]
+output = argv[argv.index("--output") + 1]
+command = argv[argv.index("--kill-on-bad-exit=1") + 1:]
+tasks = []
+for rank in range(int(os.environ["SLURM_NTASKS"])):
+    place = {"SLURM_PROCID": str(rank), "SLURM_NODEID": str(rank), "SLURM_LOCALID": "0"}
+    log = open(output.replace("%j", number).replace("%t", str(rank)), "a")
+    tasks.append(subprocess.Popen(command, env={**os.environ, **place}, stdout=log, stderr=log,
+                                  start_new_session=True))
+(here / f"tasks-{number}").write_text(json.dumps([task.pid for task in tasks]))
+while any(task.poll() is None for task in tasks):
+    if any(task.poll() for task in tasks) or (here / f"requeue-{number}").exists():
+        time.sleep(0.3)
+        for task in tasks:
+            try:
+                os.killpg(task.pid, 9)
+            except ProcessLookupError:
+                pass
+    time.sleep(0.02)
+sys.exit(max(abs(task.returncode) for task in tasks))
+"""
+SCONTROL = """
+(here / f"requeue-{argv[2]}").touch()
+"""
+SQUEUE = """
+number = argv[2].split("=")[1]
+if (here / f"over-{number}").exists():
+    sys.exit("slurm_load_jobs error: Invalid job id specified")
+print("RUNNING")
+"""
+SACCT = """
+number = [word for word in argv if word.startswith("--jobs=")][0].split("=")[1]
+print((here / f"over-{number}").read_text())
+"""
+SCANCEL = """
+if argv[1] == "--signal=TERM":
+    for pid in json.loads((here / f"tasks-{argv[2]}").read_text()):
+        os.killpg(pid, 15)
+"""
+COUNT = """
+import os, pathlib, signal, sys, time
+me = os.environ.get("RECATTN_PROCESS", "0")
+file = pathlib.Path(sys.argv[1], f"ran-{me}")
+attempt = len(file.read_text()) + 1 if file.exists() else 1
+file.write_text("." * attempt)
+"""
+SAVE = (
+    COUNT
+    + """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
+(file.parent / f"up-{me}-{attempt}").touch()
+while True:
+    time.sleep(0.02)
+"""
+)
+DRIVER = Slurm(grace=1)
+
+
+@pytest.fixture
+def cluster(stand_ins):
+    programs = {
+        "sbatch": SBATCH,
+        "node": NODE,
+        "srun": SRUN,
+        "scontrol": SCONTROL,
+        "squeue": SQUEUE,
+        "sacct": SACCT,
+        "scancel": SCANCEL,
+    }
+    for name, more in programs.items():
+        stand_ins.put(name, more=more)
+    return stand_ins
+
+
+def job(folder, code, **changes):
+    program = folder / "program.py"
+    program.write_text(code)
+    argv = (sys.executable, str(program), str(folder))
+    return Job("job", argv, folder / "jobs", **{"accelerator": "cpu", "hosts": 2, **changes})
+
+
+def over(work, driver=DRIVER):
+    until(lambda: driver.status(work).over, "the end of the job")
+    return driver.status(work)
+
+
+def ran(folder, process=0):
+    file = folder / f"ran-{process}"
+    return len(file.read_text()) if file.exists() else 0
+
+
+def up(folder, attempt=1):
+    for process in range(2):
+        file = folder / f"up-{process}-{attempt}"
+        until(file.exists, str(file))
+
+
+def called(cluster, name):
+    return [call for call in cluster.calls() if call[0] == name]
+
+
+def test_an_interrupted_job_is_requeued_and_goes_on(cluster, tmp_path):
+    work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", retries=1)
+    assert DRIVER.status(work) == Status(State.UNKNOWN)
+    DRIVER.start(work)
+    DRIVER.start(work)
+    assert over(work) == Status(State.DONE, 0)
+    DRIVER.start(work)
+    assert [ran(tmp_path, n) for n in range(2)] == [2, 2]
+    calls = [call[:2] for call in cluster.calls()]
+    assert [call[0] for call in calls].count("sbatch") == 1
+    assert ["scontrol", "requeue"] in calls
+
+
+@pytest.mark.parametrize(("code", "attempts"), [(3, 1), (1, 2)])
+def test_a_failure_anywhere_ends_all_tasks(cluster, tmp_path, code, attempts):
+    fails = COUNT + f"me == '1' and sys.exit({code})\n" + SAVE.removeprefix(COUNT)
+    work = job(tmp_path, fails, retries=1)
+    DRIVER.start(work)
+    status = over(work)
+    assert (status.state, status.exit_code) == (State.FAILED, code)
+    assert [ran(tmp_path, n) for n in range(2)] == [attempts, attempts]
+
+
+def test_when_time_is_up_the_job_saves_and_is_requeued(cluster, tmp_path):
+    work = job(tmp_path, SAVE.replace("while True", "while attempt == 1"), retries=1)
+    DRIVER.start(work)
+    up(tmp_path)
+    first, _ = json.loads((tmp_path / "tasks-4242").read_text())
+    os.kill(first, signal.SIGUSR2)
+    assert over(work) == Status(State.DONE, 0)
+    assert ran(tmp_path) == 2
+
+
+def test_time_that_is_up_too_often_ends_the_job(cluster, tmp_path):
+    work = job(tmp_path, SAVE, hosts=1)
+    DRIVER.start(work)
+    until((tmp_path / "up-0-1").exists, "the process")
+    (first,) = json.loads((tmp_path / "tasks-4242").read_text())
+    os.kill(first, signal.SIGUSR2)
+    assert over(work).exit_code == 42
+    assert ran(tmp_path) == 1
+
+
+def test_stopping_saves_and_starts_nothing_again(cluster, tmp_path):
+    work = job(tmp_path, SAVE, retries=3)
+    DRIVER.stop(work)
+    DRIVER.start(work)
+    up(tmp_path)
+    assert DRIVER.status(work).state is State.RUNNING
+    DRIVER.stop(work)
+    status = over(work)
+    assert (status.exit_code, "it was asked to stop" in status.reason) == (42, True)
+    assert called(cluster, "scancel") == [["scancel", "--signal=TERM", "4242"]]
+    until((tmp_path / "over-4242").exists, "the end of the tasks")
+    assert not (tmp_path / "requeue-4242").exists()
+    assert ran(tmp_path) == 1
+
+
+def test_a_job_that_waits_is_cancelled(cluster, tmp_path):
+    cluster.put("sbatch", more="print('Submitted batch job 1')\n")
+    work = job(tmp_path, COUNT)
+    DRIVER.start(work)
+    cluster.answer({"squeue": [{"out": "PENDING\n"}] * 2})
+    assert DRIVER.status(work) == Status(State.WAITING, None, "PENDING")
+    DRIVER.stop(work)
+    assert called(cluster, "scancel") == [["scancel", "1"]]
+    gone = {"code": 1, "err": "slurm_load_jobs error: Invalid job id specified\n"}
+    cluster.answer({"squeue": [gone], "sacct": [{"out": "CANCELLED by 0\n"}]})
+    assert DRIVER.status(work).state is State.FAILED
+    assert called(cluster, "sbatch") == []
+
+
+def test_a_lost_host_costs_an_attempt(cluster, tmp_path):
+    cluster.put("sbatch", more="print('Submitted batch job 1')\n")
+    work = job(tmp_path, COUNT, retries=1)
+    DRIVER.start(work)
+    cluster.calls()
+    cluster.answer({"squeue": [{"code": 1, "err": "Unable to contact slurm controller\n"}]})
+    away = "Unable to contact slurm controller"
+    assert DRIVER.status(work) == Status(State.WAITING, None, away)
+    lost = {
+        "squeue": [{"code": 1, "err": "Invalid job id specified\n"}] * 2,
+        "sacct": [{"out": "NODE_FAIL\n"}] * 2,
+    }
+    cluster.answer(lost)
+    assert DRIVER.status(work) == Status(State.WAITING, None, "SLURM says NODE_FAIL")
+    assert len(called(cluster, "sbatch")) == 1
+    assert DRIVER.status(work) == Status(State.FAILED, None, "SLURM says NODE_FAIL")
+    assert called(cluster, "sbatch") == []
+
+
+def test_the_plan_is_what_is_done(cluster, tmp_path):
+    work = job(tmp_path, COUNT)
+    driver = Slurm(partition="a b", account="c", minutes=5, grace=1)
+    attempt, script, submit = driver.plan(work)
+    driver.start(work)
+    assert over(work, driver).state is State.DONE
+    assert (tmp_path / "script-4242").read_text() == script.text
+    (call,) = called(cluster, "sbatch")
+    assert re.sub(r"_[0-9a-f]{32}", "", call[1]) == submit.argv[1] == str(script.file)
+    assert str(work.argv) in attempt.text
+
+
+# submitit leaves its processes to whoever comes.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_submitits_own_executor_runs_two_tasks(tmp_path):
+    driver = Slurm(cluster="local", grace=1, minutes=5)
+    work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", retries=2)
+    driver.start(work)
+    driver.start(work)
+    assert over(work, driver) == Status(State.DONE, 0)
+    assert [ran(tmp_path, n) for n in range(2)] == [2, 2]
+
+
+def test_hostile_words_arrive_as_they_are(cluster, tmp_path):
+    hostile = ["; touch pwned", "$(touch pwned)", "`touch pwned`", "--x='\"", "-c", "\u00e4\u2028"]
+    show = "import json, os, sys; said = json.dumps([sys.argv[2:], os.environ['W']])"
+    show += "; open(sys.argv[1], 'w').write(said)"
+    argv = (sys.executable, "-c", show, str(tmp_path / "seen"), *hostile)
+    folder = tmp_path / "a 'folder'; touch pwned"
+    work = Job("job", argv, folder, "any", environment={"W": "$(touch pwned)"})
+    driver = Slurm(partition="$(touch pwned)", account="'; touch pwned", grace=1)
+    driver.start(work)
+    assert over(work, driver) == Status(State.DONE, 0)
+    assert json.loads((tmp_path / "seen").read_text()) == [hostile, "$(touch pwned)"]
+    assert not list(tmp_path.rglob("pwned")) and not Path("pwned").exists()
+
+
+def test_refusals_are_one_line(cluster, tmp_path, monkeypatch):
+    cluster.answer({"sbatch": [{"code": 1, "err": "sbatch: error: invalid partition\n"}]})
+    with pytest.raises(UserError, match=r"^job job: not submitted: .*invalid partition"):
+        DRIVER.start(job(tmp_path, COUNT))
+    with pytest.raises(UserError, match="SLURM reads % in names"):
+        DRIVER.start(Job("job", ("true",), tmp_path / "%j", "cpu"))
+    (tmp_path / "bin" / "srun").unlink()
+    with pytest.raises(UserError, match="srun"):
+        DRIVER.start(job(tmp_path, COUNT))
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match=r"needs submitit: pip install -e '.\[launch\]'"):
+        DRIVER.start(job(tmp_path, COUNT))
+
+
+@pytest.mark.parametrize("accelerator", ["gpu", "cpu:0", "any:1", "v6e-4", "gpu:8;x", "gpu:a b:1"])
+def test_an_unknown_accelerator_is_refused(accelerator):
+    with pytest.raises(UserError, match="the slurm driver knows"):
+        devices(Job("a", ("b",), Path("c"), accelerator))
+
+
+def test_what_the_accelerator_asks_for():
+    asked = {a: devices(Job("a", ("b",), Path("c"), a)) for a in ("any", "cpu:4", "gpu:a100:4")}
+    assert asked == {"any": {}, "cpu:4": {"cpus_per_task": 4}, "gpu:a100:4": {"gres": "gpu:a100:4"}}
