@@ -297,10 +297,10 @@ class Slurm:
     def _standing(self, job: Job) -> Status:
         """Where the last submission stands; one that failed without a verdict has no exit code."""
         folder = records.place(job)
-        record, outcome = records.read(folder / RECORD), records.read(folder / OUTCOME)
+        record = records.read(folder / RECORD)
         if record is None:
             return Status(State.UNKNOWN)
-        code = outcome["exit_code"] if outcome else None
+        code = _verdict(folder)
         if code == DONE:
             return Status(State.DONE, DONE)
         if code is not None:
@@ -308,8 +308,12 @@ class Slurm:
             return Status(State.FAILED, code, f"{ended}; see {folder}/{record['id']}_*_log.out")
         if self.cluster == "local":
             running = Path(f"/proc/{record['id']}").exists()
-            return Status(State.RUNNING) if running else Status(State.FAILED, None, "it is gone")
-        return self._queue(record["id"])
+            status = Status(State.RUNNING) if running else Status(State.FAILED, None, "it is gone")
+        else:
+            status = self._queue(record["id"])
+        if status.over and _verdict(folder) is not None:
+            return self._standing(job)  # it ended in between
+        return status
 
     def _queue(self, identity: str) -> Status:
         queue = ("squeue", "--noheader", f"--jobs={identity}", "--format=%T")
@@ -326,6 +330,11 @@ class Slurm:
         lines = said.out.split() if said.code == 0 else []
         why = state or (lines[-1] if lines and re.fullmatch(r"[A-Z_]+", lines[-1]) else "")
         return Status(State.FAILED, None, f"SLURM says {why or 'nothing more of it'}")
+
+
+def _verdict(folder: Path) -> int | None:
+    outcome = records.read(folder / OUTCOME)
+    return outcome["exit_code"] if outcome else None
 
 
 def submitit() -> ModuleType:

@@ -48,10 +48,10 @@ case $verb in
   poll)
     if [ ! -d "$here" ]; then
       echo "recattn: absent"
+    elif alive; then # asked first: who is gone by now has written how it ended
+      echo "recattn: running"
     elif [ -e "$here/exit" ]; then
       echo "recattn: exit $(cat "$here/exit")"
-    elif alive; then
-      echo "recattn: running"
     else
       echo "recattn: lost"
     fi

@@ -1,5 +1,6 @@
 """`launch.submit`: dry runs as a person has read them, and jobs that are started and asked for."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ def here(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", DRY_RUNS)
 def test_dry_runs(call, here, name):
-    if name == "slurm.txt":
-        pytest.importorskip("submitit")
+    if name == "slurm.txt" and find_spec("submitit") is None:
+        pytest.skip("submitit is not installed")
     Path("setup.sh").write_text("pip install --quiet --editable '.[tpu]'\n")
     before = everything_under(here)
     result = call(submit, "--name=lm", *DRY_RUNS[name], "--dry_run", *TRAIN)

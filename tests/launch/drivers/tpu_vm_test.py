@@ -23,6 +23,11 @@ if words[3:5] == ["queued-resources", "create"]:
         home.mkdir()
 elif words[3:5] == ["queued-resources", "delete"]:
     for home in homes:
+        for file in home.glob("recattn-jobs/*/*/pid"):  # what runs on a machine goes with it
+            try:
+                os.killpg(int(file.read_text()), 9)
+            except ProcessLookupError:
+                pass
         shutil.rmtree(home, ignore_errors=True)
 elif words[3:5] == ["queued-resources", "describe"]:
     print(json.dumps({"name": words[5], "state": {"state": "ACTIVE"}}))
