@@ -110,6 +110,31 @@ def define(
     )
 
 
+def parse(experiment_file: ModuleType, path: str, arguments: Sequence[str]) -> dict[str, Any]:
+    """The numbers that a run has which is started with these overrides, and no other.
+
+    Args:
+      experiment_file: imported from `path`.
+      path: the file, for messages.
+      arguments: `--config.key=value`, each one word.
+
+    Raises:
+      UserError: one of them is none of the file's keys, or no value for it.
+    """
+    config = experiment_file.get_config()
+    defaults = config.to_dict()
+    flag_values = flags.FlagValues()
+    argv = [path, *arguments]
+    define(flag_values, config, path, argv)
+    try:
+        flag_values(argv)
+    except flags.Error as error:
+        raise UserError(f"{path}: {error}") from error
+    check(config, defaults)
+    numbers: dict[str, Any] = config.to_dict()
+    return numbers
+
+
 def check(config: config_dict.ConfigDict, defaults: Mapping[str, Any]) -> None:
     """Refuses a tuple that holds other things than the file's tuple does.
 

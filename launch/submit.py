@@ -7,7 +7,6 @@ What follows `--` is given to `python -m launch.train`. Starting a name twice is
 """
 
 import shlex
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -44,8 +43,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     own, given = split(argv)
 
     def main() -> None:
-        python = "python" if flag_values.driver in ("tpu_vm", "gke") else sys.executable
-        words = (python, "-m", "launch.train", *given)
+        words = (drivers.python(flag_values), "-m", "launch.train", *given)
         job = drivers.job(
             flag_values, app.required(flag_values, "name"), words, Path(flag_values.folder)
         )

@@ -9,7 +9,14 @@ import pytest
 from ml_collections import ConfigDict
 
 from recattn_jax.data import sources
-from recattn_jax.training import Experiment, MeshShape, RunFolder, fit, load_experiment_file
+from recattn_jax.training import (
+    Experiment,
+    MeshShape,
+    RunFolder,
+    Span,
+    fit,
+    load_experiment_file,
+)
 from recattn_jax.training.evaluation import Evaluator
 from recattn_jax.training.sharding import make_mesh, replicated
 from recattn_jax.training.state import abstract_state, init_params
@@ -49,7 +56,7 @@ def test_sweep_builds(path: Path) -> None:
     """And their values build: the arms that no other test looks at."""
     file = load_experiment_file(str(ROOT / path))
     for key, values in file.sweep().items():
-        for value in values:
+        for value in (values.low, values.high) if isinstance(values, Span) else values:
             config = file.get_config()
             config[key] = value  # an unknown key raises
             abstract_state(file.build(config))

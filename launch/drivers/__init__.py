@@ -1,5 +1,6 @@
 """Where jobs run: the drivers, and the flags that choose one and say what a job asks for."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from launch.drivers.slurm import Slurm
 from launch.drivers.tpu_vm import TpuVm
 from launch.jobs import Driver, Job
 
-__all__ = ["Gke", "Local", "Slurm", "TpuVm", "define_flags", "from_flags", "job"]
+__all__ = ["Gke", "Local", "Slurm", "TpuVm", "define_flags", "from_flags", "job", "python"]
 
 # The flags that only some drivers read.
 OWN_FLAGS = {
@@ -85,6 +86,11 @@ def from_flags(flag_values: flags.FlagValues) -> Driver:
         needed = {name: app.required(flag_values, name) for name in ("zone", "runtime")}
         return TpuVm(**{**own, **needed, "setup": setup})
     return Gke(**{**own, "image": app.required(flag_values, "image")})
+
+
+def python(flag_values: flags.FlagValues) -> str:
+    """The interpreter where the jobs run: this one, or that of another machine's own."""
+    return "python" if flag_values.driver in ("tpu_vm", "gke") else sys.executable
 
 
 def job(flag_values: flags.FlagValues, name: str, argv: tuple[str, ...], folder: Path) -> Job:

@@ -278,9 +278,16 @@ def as_flag(value: Any) -> str:
     """
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return repr(tuple(value)).replace(" ", "").replace("'", '"')
-    return str(value)
+    return value if isinstance(value, str) else _literal(value)
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, Sequence):
+        return repr(value)
+    items = ",".join(map(_literal, value))
+    return f"({items},)" if len(value) == 1 else f"({items})"
 
 
 def short(commit: str | None) -> str:

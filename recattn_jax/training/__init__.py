@@ -14,6 +14,7 @@ from recattn_jax.training.prediction import LinePredictor
 from recattn_jax.training.privacy import Privacy
 from recattn_jax.training.runs import Run, RunFolder, load_experiment_file, load_run
 from recattn_jax.training.sharding import DEFAULT_RULES
+from recattn_jax.training.space import Span
 
 __all__ = [
     "DEFAULT_RULES",
@@ -28,6 +29,7 @@ __all__ = [
     "Rule",
     "Run",
     "RunFolder",
+    "Span",
     "evaluate",
     "fit",
     "load_experiment_file",

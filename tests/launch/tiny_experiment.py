@@ -97,3 +97,8 @@ def build(c):
         layout=Layout(mesh=MeshShape.parse(c.mesh), rules=DEFAULT_RULES, storage=()),
         seed=c.seed,
     )
+
+
+def sweep():
+    """What is worth varying."""
+    return {"peak_lr": (0.1, 0.2, 0.5, 1.0), "width": (2, 4, 6), "streams": (True, False)}

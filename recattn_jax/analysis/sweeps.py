@@ -1,0 +1,227 @@
+"""The trials of a sweep: a table, and figures of what their parameters did to the headline."""
+
+import csv
+import dataclasses
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from recattn_jax.analysis.results import as_flag
+
+RUNNING, FINISHED, PRUNED, FAILED = "running", "finished", "pruned", "failed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One configuration, and what became of it.
+
+    Args:
+      number: in the order in which trials were started, from 0.
+      state: RUNNING, FINISHED, PRUNED or FAILED.
+      parameters: what is varied, by key.
+      step: the last one evaluated; None before the first.
+      value: the best headline so far; None before the first evaluation.
+      reason: why it failed.
+    """
+
+    number: int
+    state: str
+    parameters: Mapping[str, Any]
+    step: int | None
+    value: float | None
+    reason: str = ""
+
+
+def best_of(trials: Sequence[Trial], maximise: bool) -> Trial | None:
+    """The finished trial with the best headline, of equal ones the first; None if none finished."""
+    finished = ranked([trial for trial in trials if trial.state == FINISHED], maximise)
+    return finished[0] if finished else None
+
+
+def ranked(trials: Sequence[Trial], maximise: bool) -> list[Trial]:
+    """Finished trials from the best to the worst, then the others by number.
+
+    >>> trials = [Trial(n, FINISHED, {}, 1, value) for n, value in enumerate((2.0, 1.0))]
+    >>> [trial.number for trial in ranked(trials, maximise=False)]
+    [1, 0]
+    """
+
+    def rank(trial: Trial) -> tuple[bool, float, int]:
+        value = trial.value if trial.state == FINISHED and trial.value is not None else 0.0
+        return trial.state != FINISHED, -value if maximise else value, trial.number
+
+    return sorted(trials, key=rank)
+
+
+def columns(keys: Sequence[str], headline: str) -> tuple[str, ...]:
+    """What `cells` says of a trial."""
+    return ("trial", "state", *keys, "step", headline, "reason")
+
+
+def cells(trial: Trial, keys: Sequence[str], digits: str = ".6g") -> tuple[str, ...]:
+    """One row of the table.
+
+    Args:
+      trial: whose row it is.
+      keys: what is varied.
+      digits: how the headline is written; "" writes all of it.
+
+    >>> cells(Trial(3, FINISHED, {"width": 8}, 40, 1.5), ["width"])
+    ('3', 'finished', '8', '40', '1.5', '')
+    """
+    return (
+        str(trial.number),
+        trial.state,
+        *(as_flag(trial.parameters[key]) for key in keys),
+        "" if trial.step is None else str(trial.step),
+        "" if trial.value is None else format(trial.value, digits),
+        trial.reason,
+    )
+
+
+def as_csv(trials: Sequence[Trial], keys: Sequence[str], headline: str) -> str:
+    """The table for other programs, by number."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns(keys, headline))
+    writer.writerows(cells(trial, keys, digits="") for trial in trials)
+    return text.getvalue()
+
+
+def parallel_coordinates(
+    trials: Sequence[Trial],
+    keys: Sequence[str],
+    logarithmic: Sequence[str],
+    headline: str,
+    maximise: bool,
+    path: Path,
+) -> None:
+    """Draws each finished trial as a line through its parameters to its headline.
+
+    Good ones are dark; the best one is thick.
+
+    Args:
+      trials: at least one of them finished.
+      keys: what is varied; an axis each.
+      logarithmic: those of `keys` whose axis is logarithmic.
+      headline: name of the last axis.
+      maximise: whether more of it is better.
+      path: the PNG to write.
+
+    Example:
+      >>> trial = Trial(0, FINISHED, {"width": 8}, 40, 1.5)
+      >>> parallel_coordinates([trial], ["width"], [], "loss", False, Path("parallel.png"))
+    """
+    finished = [trial for trial in reversed(ranked(trials, maximise)) if trial.state == FINISHED]
+    values = [trial.value for trial in finished if trial.value is not None]
+    figure = Figure(figsize=(2.0 + 1.7 * len(keys), 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    scales = [
+        _Scale([trial.parameters[key] for trial in finished], key in logarithmic) for key in keys
+    ]
+    scales.append(_Scale(values, False))
+    palette = matplotlib.colormaps["viridis_r" if maximise else "viridis"]
+    norm = Normalize(*_limits(values))
+    for trial, value in zip(finished, values, strict=True):
+        row = [*(trial.parameters[key] for key in keys), value]
+        heights = [scale.height(entry) for scale, entry in zip(scales, row, strict=True)]
+        width = 3.0 if trial is finished[-1] else 1.2
+        axes.plot(range(len(row)), heights, color=palette(norm(value)), linewidth=width)
+    for position, scale in enumerate(scales):
+        _draw_scale(axes, position, scale)
+    axes.set_xticks(range(len(scales)), [*keys, headline])
+    axes.set_xlim(-0.2, len(keys) + 0.5)
+    axes.set_ylim(-0.06, 1.06)
+    axes.yaxis.set_visible(False)
+    axes.spines[:].set_visible(False)
+    better = "more" if maximise else "less"
+    figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=f"{headline}, {better} is better")
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+
+
+class _Scale:
+    """Where values stand on an axis from 0 to 1: numbers by size, words in the order of choices."""
+
+    def __init__(self, values: Sequence[Any], logarithmic: bool):
+        numbers = all(type(value) in (int, float) for value in values)
+        self._order = None if numbers else sorted(set(map(as_flag, values)))
+        self._log = logarithmic
+        low, high = _limits([self._position(value) for value in values])
+        self._low, self._high = low, high
+        distinct = sorted({self._position(value): as_flag(value) for value in values}.items())
+        if numbers and len(distinct) > 6:
+            positions = np.linspace(low, high, 5).tolist()
+            distinct = [(p, f"{math.exp(p) if logarithmic else p:.3g}") for p in positions]
+        self.ticks = [((p - low) / (high - low), text) for p, text in distinct]
+
+    def _position(self, value: Any) -> float:
+        if self._order is not None:
+            return float(self._order.index(as_flag(value)))
+        return math.log(value) if self._log else float(value)
+
+    def height(self, value: Any) -> float:
+        return (self._position(value) - self._low) / (self._high - self._low)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Of an axis that shows all of them; some room where they are all the same."""
+    low, high = min(values), max(values)
+    return (low, high) if low < high else (low - 0.5, high + 0.5)
+
+
+def _draw_scale(axes: Axes, position: int, scale: _Scale) -> None:
+    axes.axvline(position, color="grey", linewidth=0.8, zorder=0)
+    for height, text in scale.ticks:
+        axes.annotate(
+            text if len(text) <= 18 else text[:17] + "…",
+            (position, height),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
+        )
+
+
+def importance_bars(importances: Mapping[str, float], headline: str, path: Path) -> None:
+    """Draws how much of the difference between trials each parameter explains.
+
+    Args:
+      importances: by key, at least one; together 1.
+      headline: what it is that differs.
+      path: the PNG to write.
+
+    Example:
+      >>> importance_bars({"peak_lr": 0.8, "width": 0.2}, "loss", Path("importance.png"))
+    """
+    ordered = sorted(importances.items(), key=lambda item: item[1])
+    figure = Figure(figsize=(6.0, 1.2 + 0.4 * len(ordered)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = [share for _, share in ordered]
+    axes.barh(range(len(ordered)), shares, color=matplotlib.color_sequences["tab10"][0])
+    for position, share in enumerate(shares):
+        axes.annotate(
+            f"{share:.2f}",
+            (share, position),
+            xytext=(4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(range(len(ordered)), [key for key, _ in ordered])
+    axes.set_xlim(0, 1.1)
+    axes.set_xlabel(f"importance for {headline}")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
