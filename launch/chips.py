@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from recattn_jax.errors import UserError
-from recattn_jax.training import MeshShape
-from recattn_jax.training.sharding import AXES
+from recattn_jax.training import MeshShape, sharding
 
 GIB = 2**30
 
@@ -121,23 +120,13 @@ def mesh_sizes(shape: MeshShape, topology: Topology) -> tuple[int, ...]:
     >>> mesh_sizes(MeshShape(data=-1, fsdp=16), Topology("v5e", (16, 16), 1))
     (16, 16, 1, 1)
     """
-    sizes = [shape.data, shape.fsdp, shape.model, shape.sequence]
-    named = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
-    if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
-        raise UserError(f"mesh {named}: every axis is positive, at most one is -1")
-    fixed = math.prod(size for size in sizes if size != -1)
-    found = [topology.chips // fixed if size == -1 else size for size in sizes]
+    found = sharding.mesh_sizes(shape, topology.chips, topology.slices)
     if math.prod(found) != topology.chips:
         raise UserError(
-            f"mesh {named} does not make up the {topology.chips} devices of {topology};"
-            " change it with --mesh=data:N,fsdp:M"
+            f"mesh {' x '.join(map(str, found))} does not make up the {topology.chips} devices of"
+            f" {topology}; change it with --config.mesh=data:N,fsdp:M"
         )
-    if found[0] % topology.slices:
-        raise UserError(
-            f"mesh {named}: data={found[0]} goes over the {topology.slices} slices of {topology},"
-            " so it must be a multiple of them"
-        )
-    return tuple(found)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Says whether an experiment fits slices of TPUs, and how it would spread over them, without any.
 
   python -m launch.compile_check --config=experiments/griffin_large.py --topology=v5e:16x16
-  python -m launch.compile_check --config=experiments/griffin_large.py --mesh=data:-1,fsdp:16
+  python -m launch.compile_check --config=experiments/griffin_large.py --config.mesh=data:-1,fsdp:16
       --topology=v5e:4x4,v5e:16x16 --out=check
 
 The real training step goes through the real compiler, which needs libtpu, and no TPU. Memory,
@@ -61,10 +61,6 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         "topology", None, "slices to compile for, such as v5e:16x16 or v5e:4x4,v5p:4x4x4",
         flag_values=flag_values,
     )  # fmt: skip
-    flags.DEFINE_string(
-        "mesh", None, "devices along each axis, such as data:16,fsdp:-1; default: the config's",
-        flag_values=flag_values,
-    )  # fmt: skip
     flags.DEFINE_integer("slices", 1, "how many slices of each topology", flag_values=flag_values)
     flags.DEFINE_string(
         "out", None, "folder for compile_check.md, .json and .png", flag_values=flag_values
@@ -90,7 +86,7 @@ def compile_check(
     """Checks everything that needs no compiler, then asks it, one topology after the other."""
     wanted = chips.topologies(app.required(flag_values, "topology"), flag_values.slices)
     experiment = experiment_file.build(config)
-    shape = read_mesh(flag_values.mesh) if flag_values.mesh else experiment.layout.mesh
+    shape = experiment.layout.mesh
     try:
         params = abstract_state(experiment).params
     except ValueError as error:  # of a layer whose numbers do not fit each other
@@ -111,29 +107,6 @@ def compile_check(
         print(f"written: {compile_report.write(done, title, Path(flag_values.out))}")
     if any(check.facts is None for check in done):
         raise SystemExit(1)
-
-
-def read_mesh(text: str) -> MeshShape:
-    """Reads `axis:devices` with commas between them; axes that are not named have one.
-
-    Raises:
-      UserError: there is no such axis, or no number.
-
-    >>> read_mesh("data:16,fsdp:-1")
-    MeshShape(data=16, fsdp=-1, model=1, sequence=1)
-    """
-    found = {axis: 1 for axis in AXES}
-    for part in text.split(","):
-        axis, _, devices = part.strip().partition(":")
-        if axis not in found:
-            raise UserError(
-                f"--mesh={text}: no axis {axis!r}{app.nearest(axis, AXES)}; expected some of"
-                f" {', '.join(AXES)}, as in data:16,fsdp:16"
-            )
-        if not re.fullmatch(r"-?\d+", devices):
-            raise UserError(f"--mesh={text}: expected a number of devices, as in {axis}:16")
-        found[axis] = int(devices)
-    return MeshShape(**found)
 
 
 def checked_mesh(

@@ -9,17 +9,17 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.experimental import mesh_utils, topologies
-from jax.sharding import AxisType, Mesh
+from jax.experimental import topologies
+from jax.sharding import Mesh
 
 from recattn_jax.analysis import costs, hlo
 from recattn_jax.errors import RunError, UserError
-from recattn_jax.training import Experiment, load_experiment_file
-from recattn_jax.training.sharding import AXES
+from recattn_jax.training import Experiment, MeshShape, load_experiment_file
+from recattn_jax.training.sharding import make_mesh
 from recattn_jax.training.state import abstract_state, state_shardings
 from recattn_jax.training.step import compile_train_step
 
@@ -42,7 +42,7 @@ def answer(question: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in question["config"].items():
         config[key] = tuple(value) if isinstance(config[key], tuple) else value
     devices = devices_of(question["topology"], question["slices"])
-    mesh = mesh_over(devices, question["mesh"], question["slices"])
+    mesh = make_mesh(MeshShape(*question["mesh"]), devices)
     experiment = module.build(config)
     started = time.perf_counter()
     try:
@@ -71,24 +71,6 @@ def devices_of(name: str, slices: int) -> list[Any]:
         return list(topologies.get_topology_desc(name, platform="tpu", **options).devices)
     except (jax.errors.JaxRuntimeError, RuntimeError) as error:
         raise UserError(f"no topology {name}: {' '.join(str(error).split())}") from error
-
-
-def mesh_over(devices: Sequence[Any], sizes: Sequence[int], slices: int) -> Mesh:
-    """A mesh of these devices, near ones next to each other, and `data` over slices.
-
-    Raises:
-      UserError: it cannot be laid over the links between them.
-    """
-    types = (AxisType.Auto,) * len(AXES)
-    try:
-        if slices == 1:
-            return jax.make_mesh(tuple(sizes), AXES, axis_types=types, devices=devices)
-        within = (sizes[0] // slices, *sizes[1:])
-        across = (slices, *[1] * len(sizes[1:]))
-        grid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
-        return Mesh(grid, AXES, axis_types=types)
-    except (NotImplementedError, ValueError) as error:
-        raise UserError(f"mesh {tuple(sizes)}: {' '.join(str(error).split())}") from error
 
 
 def compiled(experiment: Experiment, mesh: Mesh) -> jax.stages.Compiled:

@@ -35,9 +35,38 @@ def make_mesh(shape: MeshShape, given: Sequence[jax.Device] | None = None) -> Me
       UserError: the devices do not factor that way.
     """
     found = list(jax.devices() if given is None else given)
+    slices = len({getattr(device, "slice_index", 0) for device in found})
+    sizes = mesh_sizes(shape, len(found), slices)
+    needed = math.prod(sizes)
+    if jax.process_count() > 1 and needed != len(found):
+        raise UserError(f"mesh {_named(sizes)}: needs {needed} devices, there are {len(found)}")
+    types = (AxisType.Auto,) * len(AXES)
+    try:
+        if slices == 1:
+            return jax.make_mesh(sizes, AXES, axis_types=types, devices=found[:needed])
+        within, across = (sizes[0] // slices, *sizes[1:]), (slices, *(1 for _ in sizes[1:]))
+        grid = mesh_utils.create_hybrid_device_mesh(within, across, found)
+        return Mesh(grid, AXES, axis_types=types)
+    except (NotImplementedError, ValueError) as error:  # the links between TPUs have their shape
+        raise UserError(f"mesh {_named(sizes)}: {' '.join(str(error).split())}") from error
+
+
+def mesh_sizes(shape: MeshShape, devices: int, slices: int = 1) -> tuple[int, ...]:
+    """Devices along each axis, with -1 filled in.
+
+    Args:
+      shape: see `make_mesh`.
+      devices: how many there are.
+      slices: how many slices they stand in.
+
+    Raises:
+      UserError: the devices do not factor that way.
+
+    >>> mesh_sizes(MeshShape(data=-1, fsdp=4), 8)
+    (2, 4, 1, 1)
+    """
     sizes = [shape.data, shape.fsdp, shape.model, shape.sequence]
-    named = " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
-    devices = len(found)
+    named = _named(sizes)
     if sizes.count(-1) > 1 or any(size == 0 or size < -1 for size in sizes):
         raise UserError(f"mesh {named}: every axis is positive, at most one is -1")
     fixed = math.prod(size for size in sizes if size != -1)
@@ -48,23 +77,18 @@ def make_mesh(shape: MeshShape, given: Sequence[jax.Device] | None = None) -> Me
                 " change the fixed axes to a divisor of the number of devices"
             )
         sizes = [devices // fixed if size == -1 else size for size in sizes]
-    elif fixed > devices or (jax.process_count() > 1 and fixed != devices):
+    elif fixed > devices:
         raise UserError(f"mesh {named}: needs {fixed} devices, there are {devices}")
-    axis_types = (AxisType.Auto,) * len(AXES)
-    slices = len({getattr(device, "slice_index", 0) for device in found})
-    if slices == 1:
-        used = found[: math.prod(sizes)]
-        return jax.make_mesh(tuple(sizes), AXES, axis_types=axis_types, devices=used)
-    if sizes[0] % slices or math.prod(sizes) != devices:
+    if slices > 1 and (sizes[0] % slices or math.prod(sizes) != devices):
         raise UserError(
             f"mesh {named}: {slices} slices of {devices // slices} devices each; data must be a"
             f" multiple of {slices}, and all axes together {devices} devices"
         )
-    within = (sizes[0] // slices, *sizes[1:])
-    across = (slices, *(1 for _ in sizes[1:]))
-    return Mesh(
-        mesh_utils.create_hybrid_device_mesh(within, across, found), AXES, axis_types=axis_types
-    )
+    return tuple(sizes)
+
+
+def _named(sizes: Sequence[int]) -> str:
+    return " x ".join(f"{axis}={size}" for axis, size in zip(AXES, sizes, strict=True))
 
 
 def check_batch(batch: Mapping[str, jax.ShapeDtypeStruct], mesh: Mesh, accumulate: int) -> None:

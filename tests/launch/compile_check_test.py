@@ -49,9 +49,8 @@ def facts(**changes):
     [
         ([], ["--topology is missing"]),
         (["--topology=v5litepod-16"], ["v5litepod-16", "v5e:16x16"]),
-        (["--topology=v5e:2x4", "--mesh=data:3"], ["data=3", "8 devices of v5e:2x4"]),
-        (["--topology=v5e:2x4", "--mesh=dta:8"], ["'dta'", "did you mean data?"]),
-        (["--topology=v5e:2x4", "--mesh=data"], ["--mesh=data", "data:16"]),
+        (["--topology=v5e:2x4", "--config.mesh=data:3"], ["mesh 3", "8 devices of v5e:2x4"]),
+        (["--topology=v5e:2x4", "--config.mesh=dta:8"], ["'dta:8'", "data:2,fsdp:4"]),
         (["--topology=v5e:2x4", "--slices=0"], ["--slices=0"]),
         (["--topology=v5e:4x4"], ["batch of 8 rows", "16"]),
         (["--topology=v5e:2x4", "--config.widht=8"], ["'widht'", "did you mean width?"]),
@@ -93,7 +92,7 @@ def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler)
         ' for HLO operation %dot.3 = f32[6,3]{1,0} dot(%x), metadata={op_name="jit(f)/dot"}. As the'
     )
     compiler.update(says=json.dumps(facts()), stderr=f"{line}\n{line}\n")
-    arguments = ["--topology=v5e:2x4,v5e:1x2", "--mesh=data:-1", "--out=check"]
+    arguments = ["--topology=v5e:2x4,v5e:1x2", "--config.mesh=data:-1", "--out=check"]
     result = call(compile_check, CONFIG, *arguments)
     assert result.code == 0, result.err
     assert [question["mesh"] for question in compiler["asked"]] == [[8, 1, 1, 1], [2, 1, 1, 1]]
@@ -172,7 +171,7 @@ def test_compiles_for_slices_that_are_not_here(call):
 def test_compiles_for_several_slices_and_says_what_does_not_fit(call):
     two = call(compile_check, CONFIG, "--topology=v5e:2x2", "--slices=2")
     assert two.code == 0 and "2 of v5e:2x2" in two.out and "yes" in two.out, two.out
-    large = ["--config.width=40000000", "--topology=v5e:2x4", "--mesh=data:8"]
+    large = ["--config.width=40000000", "--topology=v5e:2x4", "--config.mesh=data:8"]
     result = call(compile_check, CONFIG, *large)
     assert result.code == 0 and "RESOURCE_EXHAUSTED" in result.out, result.out
 
