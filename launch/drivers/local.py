@@ -148,8 +148,11 @@ class Local:
         with records.locked(folder, wait=False) as lock:
             record = read(folder / RECORD)
             if lock is None:  # a supervisor has it, or for a moment somebody who asks or starts
-                supervisor = record.supervisor if record else None
-                return supervisor is not None and supervisor.alive
+                if record is None or record.supervisor is None:
+                    return False
+                # One that has noted the end of a job that failed is about to let go.
+                going = record.supervisor.alive and not record.status.over
+                return going or record.state == State.DONE.value
             if record is not None and record.state == State.DONE.value:
                 return True
             if record is None or record.status.over:
