@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from recattn_jax.analysis import hlo
 from recattn_jax.layers import Dense, Embed, Serial
 from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel, TiedPerStep
 from recattn_jax.tasks import LanguageModel, SequenceToSequence, losses
 from recattn_jax.training import MeshShape, Privacy, optimizers
 from recattn_jax.training.state import bind
 from tests.oracles import assert_close
-from tests.training import hlo
 from tests.training.toy import Counting, prepared
 
 B, T, V, D = 8, 64, 32768, 64
@@ -44,7 +44,7 @@ def gradient(model, task: str) -> jax.stages.Compiled:
 
 def largest(program: jax.stages.Compiled) -> int:
     """Elements of the largest array, of whatever dtype."""
-    return max(map(hlo.elements, hlo.shapes(program.as_text())))
+    return max(array.elements for array in hlo.arrays(program.as_text()))
 
 
 @pytest.mark.parametrize(
