@@ -52,7 +52,8 @@ _WARNING = re.compile(
     r"Involuntary full rematerialization\. .*? from sharding (\{.*?\}) to (\{.*?\}) efficiently"
     r" for HLO operation %(\S+) = (\S+)(?:.*?op_name=\"([^\"]*)\")?"
 )
-_NOISE = re.compile(r"^[WIEF]\d{4} |^\s|^$")
+_FATAL = re.compile(r"^F\d{4} \S+ +\d+ (?P<words>.*)", re.MULTILINE)
+_NOISE = re.compile(r"^[WIE]\d{4} |^\s|^$")
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -180,13 +181,15 @@ def asked(check: Check, question: dict[str, Any]) -> Check:
 
 
 def died(code: int, stderr: str) -> str:
-    """One line about a process that gave no answer.
+    """One line about a process that gave no answer: what it calls fatal, or else said last.
 
     >>> died(-9, "Traceback ...")
     'the compiler ended with code -9: Traceback ...'
     """
+    fatal = _FATAL.search(stderr)
     lines = [line for line in stderr.splitlines() if not _NOISE.match(line)]
-    return f"the compiler ended with code {code}: {lines[-1].strip() if lines else 'no words'}"
+    words = fatal["words"] if fatal else lines[-1].strip() if lines else "no words"
+    return f"the compiler ended with code {code}: {words}"
 
 
 def warnings(stderr: str) -> list[str]:

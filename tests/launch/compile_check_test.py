@@ -78,6 +78,13 @@ def test_a_process_that_dies_is_told_in_one_line(call, compiler):
     assert "- v5e:2x4: the compiler ended with code -6: out of luck\n" in result.out
 
 
+def test_what_a_process_calls_fatal_is_told_before_what_it_said_last():
+    stderr = (
+        "W1122 noise\nF1122 02:33:57.1    5980 a.cc:7] Check failed: x < y\nstack used: 8 KiB\n"
+    )
+    assert compile_check.died(-6, stderr).endswith("code -6: a.cc:7] Check failed: x < y")
+
+
 def test_what_does_not_fit_is_told_in_the_words_of_the_compiler(call, compiler):
     compiler["says"] = json.dumps({"fits": False, "why": "RESOURCE_EXHAUSTED: Ran out of memory"})
     result = call(compile_check, CONFIG, "--topology=v5e:2x4")
