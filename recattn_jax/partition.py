@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
+from recattn_jax.errors import UserError
+
 BATCH_AXES = ("data", "fsdp")
 SEQUENCE_AXIS = "sequence"
 MODEL_AXIS = "model"
@@ -64,7 +66,7 @@ def hosts() -> tuple[int, int]:
     read the same part. Without a mesh every process reads a part of its own.
 
     Raises:
-      ValueError: the mesh gives hosts parts that overlap or are not of one size.
+      UserError: the mesh gives hosts parts that overlap or are not of one size.
 
     >>> hosts()
     (0, 1)
@@ -85,7 +87,11 @@ def hosts() -> tuple[int, int]:
     }
     shares = sorted(set(seen.values()), key=min)
     if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(blocks):
-        raise ValueError(f"mesh {dict(mesh.shape)}: hosts hold different numbers of rows")
+        raise UserError(
+            f"mesh {dict(mesh.shape)}: its {len(seen)} hosts hold different numbers of rows; choose"
+            f" {MODEL_AXIS} x {SEQUENCE_AXIS} so that it divides a host's devices, or is a multiple"
+            " of them"
+        )
     return shares.index(seen[jax.process_index()]), len(shares)
 
 
