@@ -17,6 +17,7 @@ from pathlib import Path
 
 from launch.drivers import records
 from launch.jobs import Action, Job, State, Status
+from launch.locks import FileLock
 from recattn_jax.errors import StorageError, UserError
 
 RECORD = "job.json"
@@ -244,7 +245,7 @@ def _supervision(file: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "launch.drivers.supervisor", str(file))
 
 
-def _supervise(folder: Path, lock: int) -> None:
+def _supervise(folder: Path, lock: FileLock) -> None:
     # The lock is the supervisor's stdin, so that it has it from its first moment to its last.
     log = folder / "supervisor.log"
     with log.open("a") as output:

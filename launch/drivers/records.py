@@ -1,14 +1,13 @@
 """What a driver keeps of a job: a folder, a record in it, and a lock for whoever changes it."""
 
 import contextlib
-import fcntl
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from launch.jobs import Job
+from launch.locks import FileLock
 from recattn_jax.errors import StorageError
 from recattn_jax.files import write_atomically
 
@@ -58,25 +57,21 @@ def write(file: Path, record: dict[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: Path, *, wait: bool) -> Iterator[int | None]:
-    """Holds the folder's lock. The kernel lets go of it when its last holder ends, however it ends.
+def locked(folder: Path, *, wait: bool) -> Iterator[FileLock | None]:
+    """Holds the lock of a job's folder.
 
     Args:
       folder: of the job; made where there is none.
       wait: for another to let go of it.
 
     Yields:
-      A file descriptor, which a process that inherits it holds the lock with; None where another
-      has the lock.
+      The lock; None where another has it.
     """
     make(folder)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o666)
+    lock = FileLock(folder / "lock")
+    held = lock.acquire(wait)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield None
-        else:
-            yield lock
+        yield lock if held else None
     finally:
-        os.close(lock)
+        if held:
+            lock.release()
