@@ -4,23 +4,26 @@ The supervisor (`launch.drivers.supervisor`) outlives whoever started it. As lon
 holds the lock of the job's folder, so that a job runs once however often it is started.
 """
 
+import contextlib
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from launch.drivers import records
+from launch.drivers import gpus, records
 from launch.jobs import Action, Job, State, Status
 from launch.locks import FileLock
 from recattn_jax.errors import StorageError, UserError
 
 RECORD = "job.json"
+STOP = "stop"  # said to a supervisor that is only to end what another has left
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class Process:
         """Whether it still runs; one that only waits to be counted does not."""
         return self.born is not None and born(self.pid) == self.born
 
+    def send(self, number: int) -> None:
+        """Sends it a signal, if it still runs."""
+        with contextlib.suppress(ProcessLookupError):  # it ended in between
+            if self.alive:
+                os.kill(self.pid, number)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -43,19 +52,26 @@ class Record:
 
     Args:
       argv: of every process.
-      environments: of each process, besides what the supervisor itself has.
+      directory: where it is started.
+      hosts: how many processes there are.
+      environment: of each process, besides what the supervisor itself has.
+      gpus_each: how many GPUs each process has to itself; 0 leaves it those that there are.
       retries: how many further attempts there are after the first.
       grace: seconds, see `Local`.
       state: a value of `State`.
       attempt: the number of the last one, from 1; 0 before it.
       exit_code: of the last attempt, once the job is over.
-      reason: why it failed.
+      reason: why it waits, or failed.
       supervisor: who looks after it.
+      host: the machine that it lives on.
       processes: of the last attempt.
     """
 
     argv: tuple[str, ...]
-    environments: tuple[Mapping[str, str], ...]
+    directory: str
+    hosts: int
+    environment: Mapping[str, str]
+    gpus_each: int
     retries: int
     grace: float
     state: str = State.WAITING.value
@@ -63,12 +79,19 @@ class Record:
     exit_code: int | None = None
     reason: str = ""
     supervisor: Process | None = None
+    host: str = ""
     processes: tuple[Process, ...] = ()
 
     @property
     def status(self) -> Status:
         """The same, for who asks."""
         return Status(State(self.state), self.exit_code, self.reason)
+
+    @property
+    def looked_after(self) -> bool:
+        """Whether its supervisor lives, as far as can be told: one of another machine may."""
+        here = self.host == socket.gethostname()
+        return self.supervisor is not None and (self.supervisor.alive or not here)
 
     def write(self, file: Path) -> None:
         """Replaces what is on disk."""
@@ -109,8 +132,9 @@ class Local:
     """Runs jobs on this machine.
 
     The accelerator is "any" (the processes see what there is), "cpu", "cpu:K" (K virtual devices
-    each), or "gpu:K" (K of the GPUs for each process, in turn). Where there are several processes,
-    each finds RECATTN_COORDINATOR, RECATTN_PROCESSES and RECATTN_PROCESS in its environment.
+    each), or "gpu:K" (K GPUs for each process, which no other job has; the job waits until as many
+    are free). Where there are several processes, each finds RECATTN_COORDINATOR, RECATTN_PROCESSES
+    and RECATTN_PROCESS in its environment.
 
     Args:
       grace: seconds that the other processes have to end by themselves after one failed, and that
@@ -152,7 +176,7 @@ class Local:
                 if record is None or record.supervisor is None:
                     return False
                 # One that has noted the end of a job that failed is about to let go.
-                going = record.supervisor.alive and not record.status.over
+                going = record.looked_after and not record.status.over
                 return going or record.state == State.DONE.value
             if record is not None and record.state == State.DONE.value:
                 return True
@@ -172,85 +196,89 @@ class Local:
                 return Status(State.UNKNOWN if lock is not None else State.WAITING)
             if lock is None or record.status.over:
                 return record.status
-            if record.attempt == 0:
+            if record.supervisor is None:
                 log = folder / "supervisor.log"
                 return Status(State.FAILED, None, f"nobody looks after it; see {log}")
             _supervise(folder, lock)
             return record.status
 
     def stop(self, job: Job) -> None:
-        """See `Driver`; returns at once, the job is over when its processes have saved."""
+        """See `Driver`; returns at once, the job is over when its processes have saved.
+
+        Raises:
+          UserError: it runs on another machine.
+        """
         folder = records.place(job)
-        if not folder.exists():
-            return
-        while not self._stopped(folder):
+        while folder.exists() and not self._stopped(folder):
             time.sleep(0.05)
 
     def _stopped(self, folder: Path) -> bool:
         with records.locked(folder, wait=False) as lock:
             record = read(folder / RECORD)
-            if lock is None:
-                supervisor = record.supervisor if record else None
-                if supervisor is None or not supervisor.alive:
-                    return False  # a moment before it is there, or after it has ended
-                os.kill(supervisor.pid, signal.SIGTERM)
-            elif record is not None and not record.status.over:  # its supervisor was killed
-                for process in record.processes:
-                    if process.alive:
-                        os.kill(process.pid, signal.SIGTERM)
-                over = replace(record, state=State.FAILED.value, reason="it was asked to stop")
-                over.write(folder / RECORD)
+            if lock is not None:
+                if record is not None and not record.status.over:  # its supervisor was killed
+                    _supervise(folder, lock, STOP)
+                return True
+            if record is None or record.supervisor is None or not record.looked_after:
+                return False  # a moment before it is there, or after it has ended
+            if record.host != socket.gethostname():
+                raise UserError(f"job {folder.name} runs on {record.host}; stop it from there")
+            record.supervisor.send(signal.SIGTERM)
             return True
 
     def _record(self, job: Job) -> Record:
-        environments = tuple({**v, **job.environment} for v in variables(job))
-        return Record(job.argv, environments, job.retries, self.grace)
+        variables, each = devices(job)
+        if each:
+            try:
+                gpus.enough({**os.environ, **job.environment}, each * job.hosts)
+            except UserError as error:
+                raise UserError(f"job {job.name}: {error}") from error
+        return Record(
+            argv=job.argv,
+            directory=str(Path.cwd()),
+            hosts=job.hosts,
+            environment={**variables, **job.environment},
+            gpus_each=each,
+            retries=job.retries,
+            grace=self.grace,
+        )
 
 
-def variables(job: Job) -> list[dict[str, str]]:
-    """What the accelerator means to each process.
+def devices(job: Job) -> tuple[dict[str, str], int]:
+    """What the accelerator means to each process: variables, and how many GPUs of its own.
 
     Raises:
-      UserError: this driver has none of this name, or there are fewer GPUs.
+      UserError: this driver has none of this name.
 
     Example:
-      >>> variables(Job("a", ("true",), Path("runs"), "gpu:2", hosts=2))[1]["CUDA_VISIBLE_DEVICES"]
-      '2,3'
+      >>> devices(Job("a", ("true",), Path("runs"), "cpu:4"))
+      ({'JAX_PLATFORMS': 'cpu', 'JAX_NUM_CPU_DEVICES': '4'}, 0)
     """
-    match = re.fullmatch(r"(any|cpu|gpu)(?::([1-9]\d*))?", job.accelerator)
+    match = re.fullmatch(r"(any|cpu|gpu)(?::([1-9]\d*))?", job.accelerator, re.ASCII)
     if not match or (match[1], match[2] is None) in (("any", False), ("gpu", True)):
         raise UserError(
             f"accelerator {job.accelerator!r}: the local driver knows any, cpu, cpu:K and gpu:K"
         )
+    if match[1] == "gpu":
+        return {}, int(match[2])
     if match[1] == "any":
-        return [{} for _ in range(job.hosts)]
-    if match[1] == "cpu":
-        devices = {"JAX_NUM_CPU_DEVICES": match[2]} if match[2] else {}
-        return [{"JAX_PLATFORMS": "cpu", **devices} for _ in range(job.hosts)]
-    each, needed = int(match[2]), int(match[2]) * job.hosts
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = given.split(",") if given else [str(n) for n in range(needed)]
-    if len(gpus) < needed:
-        raise UserError(
-            f"job {job.name}: {job.hosts} processes of {each} GPUs need {needed}, but"
-            f" CUDA_VISIBLE_DEVICES={given} names {len(gpus)}"
-        )
-    return [
-        {"CUDA_VISIBLE_DEVICES": ",".join(gpus[n * each : (n + 1) * each])}
-        for n in range(job.hosts)
-    ]
+        return {}, 0
+    return {"JAX_PLATFORMS": "cpu", **({"JAX_NUM_CPU_DEVICES": match[2]} if match[2] else {})}, 0
 
 
 def _supervision(file: Path) -> tuple[str, ...]:
     return (sys.executable, "-m", "launch.drivers.supervisor", str(file))
 
 
-def _supervise(folder: Path, lock: FileLock) -> None:
+def _supervise(folder: Path, lock: FileLock, *words: str) -> None:
     # The lock is the supervisor's stdin, so that it has it from its first moment to its last.
     log = folder / "supervisor.log"
     with log.open("a") as output:
         ended = subprocess.run(
-            _supervision(folder / RECORD), stdin=lock, stdout=output, stderr=output
+            (*_supervision(folder / RECORD), *words),
+            stdin=lock.fileno(),
+            stdout=output,
+            stderr=output,
         )
     if ended.returncode:
         raise StorageError(f"the job's supervisor did not start; {log} says why")

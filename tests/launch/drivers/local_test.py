@@ -14,32 +14,11 @@ import pytest
 from launch.drivers import local, records
 from launch.jobs import Job, State, Status
 from recattn_jax.errors import StorageError, UserError
+from tests.launch.drivers.programs import COUNT, SAVE, SAVE_ONCE, WORK, job, over, ran, saved, up
 from tests.launch.drivers.waiting import until
 
 ROOT = Path(__file__).parents[3]
-# Each process appends its number to a file of its own, so that it knows the attempt.
-COUNT = """
-import os, pathlib, signal, sys, time
-me = os.environ.get("RECATTN_PROCESS", "0")
-file = pathlib.Path(sys.argv[1], f"ran-{me}")
-attempt = len(file.read_text()) + 1 if file.exists() else 1
-file.write_text("." * attempt)
-"""
-# Saves when asked to, as training does.
-SAVE = (
-    COUNT
-    + """
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
-(file.parent / f"up-{me}-{attempt}").write_text(str(os.getpid()))
-while True:
-    time.sleep(0.02)
-"""
-)
-
-
-@pytest.fixture(autouse=True)
-def from_anywhere(monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+KEPT = "jobs/job"  # what the driver keeps of a job
 
 
 @pytest.fixture
@@ -53,37 +32,13 @@ def driver(tmp_path):
                     os.kill(process.pid, signal.SIGKILL)
 
 
-def job(folder, code, name="job", **changes):
-    program = folder / f"{name}.py"
-    program.write_text(code)
-    argv = (sys.executable, str(program), str(folder))
-    return Job(name, argv, folder, **{"accelerator": "cpu", **changes})
-
-
-def over(driver, job):
-    until(lambda: driver.status(job).over, f"the end of {job.name}")
-    return driver.status(job)
-
-
-def ran(folder, process=0):
-    file = folder / f"ran-{process}"
-    return len(file.read_text()) if file.exists() else 0
-
-
-def up(folder, process=0, attempt=1):
-    """The pid of a process, once it is ready to be stopped."""
-    file = folder / f"up-{process}-{attempt}"
-    until(lambda: file.exists() and file.read_text() != "", str(file))
-    return int(file.read_text())
-
-
 def test_two_processes_that_were_interrupted_go_on(driver, tmp_path):
     work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", hosts=2, retries=1)
     assert driver.status(work) == Status(State.UNKNOWN)
     driver.start(work)
     assert over(driver, work) == Status(State.DONE, 0)
     assert [ran(tmp_path, n) for n in range(2)] == [2, 2]
-    log = (tmp_path / "job" / "process-1.log").read_text()
+    log = (tmp_path / KEPT / "process-1.log").read_text()
     assert "== attempt 1, " in log and "== attempt 2, " in log
 
 
@@ -101,10 +56,10 @@ def test_some_ends_are_not_worth_another_attempt(driver, tmp_path, code, retries
 
 def test_a_failure_stops_the_other_processes(driver, tmp_path):
     first = "me == '0' and sys.exit(3)\n"
-    work = job(tmp_path, COUNT + first + SAVE.removeprefix(COUNT), hosts=2, retries=2)
+    work = job(tmp_path, COUNT + first + WORK, hosts=2, retries=2)
     driver.start(work)
     assert over(driver, work).exit_code == 3
-    assert [p.exit_code for p in local.read(tmp_path / "job" / local.RECORD).processes] == [3, 42]
+    assert [p.exit_code for p in local.read(tmp_path / KEPT / local.RECORD).processes] == [3, 42]
 
 
 def test_a_process_that_does_not_listen_is_killed_with_what_it_started(driver, tmp_path):
@@ -126,11 +81,49 @@ def test_a_process_that_does_not_listen_is_killed_with_what_it_started(driver, t
 
 
 def test_a_killed_process_is_started_again(driver, tmp_path):
-    work = job(tmp_path, SAVE.replace("while True", "while attempt == 1"), retries=1)
+    work = job(tmp_path, SAVE_ONCE, retries=1)
     driver.start(work)
     os.kill(up(tmp_path), signal.SIGKILL)
     assert over(driver, work) == Status(State.DONE, 0)
     assert ran(tmp_path) == 2
+
+
+def test_a_signal_without_a_name_is_told(driver, tmp_path):
+    work = job(tmp_path, COUNT + "os.kill(os.getpid(), signal.SIGRTMIN + 3)")
+    driver.start(work)
+    number = signal.SIGRTMIN + 3
+    status = over(driver, work)
+    assert status.exit_code == -number and f"was ended by signal {number}" in status.reason
+
+
+def test_whoever_takes_over_starts_it_where_it_was(driver, tmp_path, monkeypatch):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    place = COUNT + "(file.parent / f'at-{attempt}').write_text(os.getcwd())\n"
+    work = job(tmp_path, place + SAVE_ONCE.removeprefix(COUNT), retries=1)
+    driver.start(work)
+    os.kill(up(tmp_path), signal.SIGSTOP)  # so that the supervisor is killed before it ends
+    record = local.read(tmp_path / KEPT / local.RECORD)
+    os.kill(record.supervisor.pid, signal.SIGKILL)
+    os.kill(up(tmp_path), signal.SIGKILL)
+    monkeypatch.chdir(tmp_path)
+    assert over(driver, work) == Status(State.DONE, 0)
+    assert (tmp_path / "at-2").read_text() == str(tmp_path / "there")
+
+
+def test_a_job_of_another_machine_is_left_alone(driver, tmp_path):
+    """Folders and locks may be shared between machines, processes are not."""
+    work = job(tmp_path, COUNT)
+    write, _ = driver.plan(work)
+    elsewhere = json.loads(write.text) | {"state": "running", "attempt": 1, "host": "elsewhere"}
+    elsewhere["supervisor"] = {"pid": os.getpid(), "born": "another boot 1", "exit_code": None}
+    with records.locked(write.file.parent, wait=True):
+        write.file.write_text(json.dumps(elsewhere))
+        driver.start(work)
+        assert driver.status(work) == Status(State.RUNNING)
+        with pytest.raises(UserError, match="job job runs on elsewhere; stop it from there"):
+            driver.stop(work)
+    assert ran(tmp_path) == 0
 
 
 def test_stopping_saves_and_starts_nothing_again(driver, tmp_path):
@@ -183,13 +176,14 @@ def test_the_job_outlives_whoever_started_it(driver, tmp_path):
 def test_a_killed_supervisor_costs_an_attempt_and_leaves_no_stray_process(
     driver, tmp_path, retries
 ):
-    work = job(tmp_path, SAVE.replace("while True", "while attempt == 1"), retries=retries)
+    work = job(tmp_path, SAVE_ONCE, retries=retries)
     driver.start(work)
     stray = up(tmp_path)
     until(
-        lambda: bool(local.read(tmp_path / "job" / local.RECORD).processes), "the processes noted"
+        lambda: bool(local.read(tmp_path / KEPT / local.RECORD).processes),
+        "the processes noted",
     )
-    os.kill(local.read(tmp_path / "job" / local.RECORD).supervisor.pid, signal.SIGKILL)
+    os.kill(local.read(tmp_path / KEPT / local.RECORD).supervisor.pid, signal.SIGKILL)
     assert local.born(stray) is not None
     status = over(driver, work)
     assert local.born(stray) is None
@@ -200,13 +194,13 @@ def test_a_killed_supervisor_costs_an_attempt_and_leaves_no_stray_process(
 def test_a_job_without_supervisor_can_be_stopped(driver, tmp_path):
     work = job(tmp_path, SAVE, retries=5)
     driver.start(work)
-    stray, file = up(tmp_path), tmp_path / "job" / local.RECORD
+    stray, file = up(tmp_path), tmp_path / KEPT / local.RECORD
     until(lambda: bool(local.read(file).processes), "the processes noted")
     os.kill(local.read(file).supervisor.pid, signal.SIGKILL)
     until(lambda: not local.read(file).supervisor.alive, "the end of the supervisor")
     driver.stop(work)
-    assert driver.status(work).state is State.FAILED
-    until(lambda: local.born(stray) is None, "the end of the process")
+    assert over(driver, work) == Status(State.FAILED, -signal.SIGKILL, "it was asked to stop")
+    assert local.born(stray) is None and saved(tmp_path) and ran(tmp_path) == 1
 
 
 def test_a_number_that_was_given_away_again_is_another_process():
@@ -227,20 +221,20 @@ def test_hostile_words_arrive_as_they_are(driver, tmp_path):
     ]
     show = "import json, os, sys; print(json.dumps([sys.argv[1:], os.environ['WORD']]))"
     argv = (sys.executable, "-c", show, *hostile)
-    work = Job("job", argv, tmp_path, "cpu", environment={"WORD": hostile[1]})
+    work = Job("job", argv, tmp_path / "jobs", "cpu", environment={"WORD": hostile[1]})
     driver.start(work)
     assert over(driver, work) == Status(State.DONE, 0)
-    last = (tmp_path / "job" / "process-0.log").read_text().splitlines()[-1]
+    last = (tmp_path / KEPT / "process-0.log").read_text().splitlines()[-1]
     assert json.loads(last) == [hostile, hostile[1]]
     assert not list(ROOT.glob("pwned")) and not list(tmp_path.rglob("pwned"))
 
 
 def test_each_process_knows_its_place(driver, tmp_path):
     show = "import json, os; print(json.dumps({k: v for k, v in os.environ.items()}))"
-    work = Job("job", (sys.executable, "-c", show), tmp_path, "cpu:4", hosts=2)
+    work = Job("job", (sys.executable, "-c", show), tmp_path / "jobs", "cpu:4", hosts=2)
     driver.start(work)
     over(driver, work)
-    logs = [(tmp_path / "job" / f"process-{n}.log").read_text().splitlines()[-1] for n in range(2)]
+    logs = [(tmp_path / KEPT / f"process-{n}.log").read_text().splitlines()[-1] for n in range(2)]
     seen = [json.loads(log) for log in logs]
     assert [one["RECATTN_PROCESS"] for one in seen] == ["0", "1"]
     assert {one["RECATTN_PROCESSES"] for one in seen} == {"2"}
@@ -251,32 +245,21 @@ def test_each_process_knows_its_place(driver, tmp_path):
     assert host == "localhost" and 1024 <= int(port) < 65536
 
 
-def test_gpus_are_dealt_out(monkeypatch):
-    two = Job("a", ("true",), Path("runs"), "gpu:2", hosts=2)
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert [v["CUDA_VISIBLE_DEVICES"] for v in local.variables(two)] == ["0,1", "2,3"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,4,1")
-    assert [v["CUDA_VISIBLE_DEVICES"] for v in local.variables(two)] == ["7,5", "4,1"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5,4")
-    with pytest.raises(UserError, match="need 4, but CUDA_VISIBLE_DEVICES=7,5,4 names 3"):
-        local.variables(two)
-
-
 @pytest.mark.parametrize("accelerator", ["gpu", "any:2", "cpu:0", "v5litepod-16", ""])
 def test_an_unknown_accelerator_is_refused(driver, tmp_path, accelerator):
     with pytest.raises(UserError, match="the local driver knows any, cpu, cpu:K and gpu:K"):
         driver.start(job(tmp_path, "", accelerator=accelerator))
-    assert not (tmp_path / "job").exists()
+    assert not (tmp_path / KEPT).exists()
 
 
 def test_a_missing_command_and_a_torn_record_are_named(driver, tmp_path):
     with pytest.raises(UserError, match="there is no command 'no-such-command'"):
-        driver.start(Job("job", ("no-such-command",), tmp_path, "cpu"))
-    assert not (tmp_path / "job").exists()
+        driver.start(Job("job", ("no-such-command",), tmp_path / "jobs", "cpu"))
+    assert not (tmp_path / KEPT).exists()
     work = job(tmp_path, "")
-    records.make(tmp_path / "job")
+    records.make(tmp_path / KEPT)
     for torn in ("{", "[]", '{"argv": []}'):
-        (tmp_path / "job" / local.RECORD).write_text(torn)
+        (tmp_path / KEPT / local.RECORD).write_text(torn)
         with pytest.raises(StorageError, match="job.json"):
             driver.start(work)
 

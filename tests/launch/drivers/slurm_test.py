@@ -13,6 +13,7 @@ import pytest
 from launch.drivers.slurm import Slurm, devices
 from launch.jobs import Job, State, Status
 from recattn_jax.errors import UserError
+from tests.launch.drivers.programs import COUNT, SAVE, SAVE_ONCE, WORK, job, over, ran, up
 from tests.launch.drivers.waiting import until
 
 pytestmark = pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
@@ -81,22 +82,6 @@ if argv[1] == "--signal=TERM":
     for pid in json.loads((here / f"tasks-{argv[2]}").read_text()):
         os.killpg(pid, 15)
 """
-COUNT = """
-import os, pathlib, signal, sys, time
-me = os.environ.get("RECATTN_PROCESS", "0")
-file = pathlib.Path(sys.argv[1], f"ran-{me}")
-attempt = len(file.read_text()) + 1 if file.exists() else 1
-file.write_text("." * attempt)
-"""
-SAVE = (
-    COUNT
-    + """
-signal.signal(signal.SIGTERM, lambda *_: os._exit(42))
-(file.parent / f"up-{me}-{attempt}").touch()
-while True:
-    time.sleep(0.02)
-"""
-)
 DRIVER = Slurm(grace=1)
 
 
@@ -116,39 +101,16 @@ def cluster(stand_ins):
     return stand_ins
 
 
-def job(folder, code, **changes):
-    program = folder / "program.py"
-    program.write_text(code)
-    argv = (sys.executable, str(program), str(folder))
-    return Job("job", argv, folder / "jobs", **{"accelerator": "cpu", "hosts": 2, **changes})
-
-
-def over(work, driver=DRIVER):
-    until(lambda: driver.status(work).over, "the end of the job")
-    return driver.status(work)
-
-
-def ran(folder, process=0):
-    file = folder / f"ran-{process}"
-    return len(file.read_text()) if file.exists() else 0
-
-
-def up(folder, attempt=1):
-    for process in range(2):
-        file = folder / f"up-{process}-{attempt}"
-        until(file.exists, str(file))
-
-
 def called(cluster, name):
     return [call for call in cluster.calls() if call[0] == name]
 
 
 def test_an_interrupted_job_is_requeued_and_goes_on(cluster, tmp_path):
-    work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", retries=1)
+    work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", hosts=2, retries=1)
     assert DRIVER.status(work) == Status(State.UNKNOWN)
     DRIVER.start(work)
     DRIVER.start(work)
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
     DRIVER.start(work)
     assert [ran(tmp_path, n) for n in range(2)] == [2, 2]
     calls = [call[:2] for call in cluster.calls()]
@@ -158,42 +120,42 @@ def test_an_interrupted_job_is_requeued_and_goes_on(cluster, tmp_path):
 
 @pytest.mark.parametrize(("code", "attempts"), [(3, 1), (1, 2)])
 def test_a_failure_anywhere_ends_all_tasks(cluster, tmp_path, code, attempts):
-    fails = COUNT + f"me == '1' and sys.exit({code})\n" + SAVE.removeprefix(COUNT)
-    work = job(tmp_path, fails, retries=1)
+    fails = COUNT + f"me == '1' and sys.exit({code})\n" + WORK
+    work = job(tmp_path, fails, hosts=2, retries=1)
     DRIVER.start(work)
-    status = over(work)
+    status = over(DRIVER, work)
     assert (status.state, status.exit_code) == (State.FAILED, code)
     assert [ran(tmp_path, n) for n in range(2)] == [attempts, attempts]
 
 
 def test_when_time_is_up_the_job_saves_and_is_requeued(cluster, tmp_path):
-    work = job(tmp_path, SAVE.replace("while True", "while attempt == 1"), retries=1)
+    work = job(tmp_path, SAVE_ONCE, hosts=2, retries=1)
     DRIVER.start(work)
-    up(tmp_path)
+    up(tmp_path, 0), up(tmp_path, 1)
     first, _ = json.loads((tmp_path / "tasks-4242").read_text())
     os.kill(first, signal.SIGUSR2)
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
     assert ran(tmp_path) == 2
 
 
 def test_time_that_is_up_too_often_ends_the_job(cluster, tmp_path):
     work = job(tmp_path, SAVE, hosts=1)
     DRIVER.start(work)
-    until((tmp_path / "up-0-1").exists, "the process")
+    up(tmp_path)
     (first,) = json.loads((tmp_path / "tasks-4242").read_text())
     os.kill(first, signal.SIGUSR2)
-    assert over(work).exit_code == 42
+    assert over(DRIVER, work).exit_code == 42
     assert ran(tmp_path) == 1
 
 
 def test_stopping_saves_and_starts_nothing_again(cluster, tmp_path):
-    work = job(tmp_path, SAVE, retries=3)
+    work = job(tmp_path, SAVE, hosts=2, retries=3)
     DRIVER.stop(work)
     DRIVER.start(work)
-    up(tmp_path)
+    up(tmp_path, 0), up(tmp_path, 1)
     assert DRIVER.status(work).state is State.RUNNING
     DRIVER.stop(work)
-    status = over(work)
+    status = over(DRIVER, work)
     assert status.exit_code == 42 and "it was asked to stop" in status.reason, status
     assert called(cluster, "scancel") == [["scancel", "--signal=TERM", "4242"]]
     until((tmp_path / "over-4242").exists, "the end of the tasks")
@@ -203,7 +165,7 @@ def test_stopping_saves_and_starts_nothing_again(cluster, tmp_path):
 
 def test_a_job_that_waits_is_cancelled(cluster, tmp_path):
     cluster.put("sbatch", more="print('Submitted batch job 1')\n")
-    work = job(tmp_path, COUNT)
+    work = job(tmp_path, COUNT, hosts=2)
     DRIVER.start(work)
     cluster.answer({"squeue": [{"out": "PENDING\n"}] * 2})
     assert DRIVER.status(work) == Status(State.WAITING, None, "PENDING")
@@ -220,7 +182,7 @@ def test_a_job_that_ends_while_it_is_asked_for_is_not_sent_again(cluster, tmp_pa
     end = "(here / 'jobs/job/outcome.json').write_text('{\"attempt\": 1, \"exit_code\": 0}')\n"
     cluster.put("sbatch", more="print('Submitted batch job 1')\n")
     cluster.put("squeue", more=end + "sys.exit('Invalid job id specified')\n")
-    work = job(tmp_path, COUNT, retries=3)
+    work = job(tmp_path, COUNT, hosts=2, retries=3)
     DRIVER.start(work)
     assert DRIVER.status(work) == Status(State.DONE, 0)
     assert len(called(cluster, "sbatch")) == 1
@@ -228,7 +190,7 @@ def test_a_job_that_ends_while_it_is_asked_for_is_not_sent_again(cluster, tmp_pa
 
 def test_a_lost_host_costs_an_attempt(cluster, tmp_path):
     cluster.put("sbatch", more="print('Submitted batch job 1')\n")
-    work = job(tmp_path, COUNT, retries=1)
+    work = job(tmp_path, COUNT, hosts=2, retries=1)
     DRIVER.start(work)
     cluster.calls()
     cluster.answer({"squeue": [{"code": 1, "err": "Unable to contact slurm controller\n"}]})
@@ -246,11 +208,11 @@ def test_a_lost_host_costs_an_attempt(cluster, tmp_path):
 
 
 def test_the_plan_is_what_is_done(cluster, tmp_path):
-    work = job(tmp_path, COUNT)
+    work = job(tmp_path, COUNT, hosts=2)
     driver = Slurm(partition="a b", account="c", minutes=5, grace=1)
     attempt, script, submit = driver.plan(work)
     driver.start(work)
-    assert over(work, driver).state is State.DONE
+    assert over(driver, work).state is State.DONE
     assert (tmp_path / "script-4242").read_text() == script.text
     (call,) = called(cluster, "sbatch")
     assert re.sub(r"_[0-9a-f]{32}", "", call[1]) == submit.argv[1] == str(script.file)
@@ -261,10 +223,10 @@ def test_the_plan_is_what_is_done(cluster, tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_submitits_own_executor_runs_two_tasks(tmp_path):
     driver = Slurm(cluster="local", grace=1, minutes=5)
-    work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", retries=2)
+    work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", hosts=2, retries=2)
     driver.start(work)
     driver.start(work)
-    assert over(work, driver) == Status(State.DONE, 0)
+    assert over(driver, work) == Status(State.DONE, 0)
     assert [ran(tmp_path, n) for n in range(2)] == [2, 2]
 
 
@@ -277,7 +239,7 @@ def test_hostile_words_arrive_as_they_are(cluster, tmp_path):
     work = Job("job", argv, folder, "any", environment={"W": "$(touch pwned)"})
     driver = Slurm(partition="$(touch pwned)", account="'; touch pwned", grace=1)
     driver.start(work)
-    assert over(work, driver) == Status(State.DONE, 0)
+    assert over(driver, work) == Status(State.DONE, 0)
     assert json.loads((tmp_path / "seen").read_text()) == [hostile, "$(touch pwned)"]
     assert not list(tmp_path.rglob("pwned")) and not Path("pwned").exists()
 
@@ -285,15 +247,15 @@ def test_hostile_words_arrive_as_they_are(cluster, tmp_path):
 def test_refusals_are_one_line(cluster, tmp_path, monkeypatch):
     cluster.answer({"sbatch": [{"code": 1, "err": "sbatch: error: invalid partition\n"}]})
     with pytest.raises(UserError, match=r"^job job: not submitted: .*invalid partition"):
-        DRIVER.start(job(tmp_path, COUNT))
+        DRIVER.start(job(tmp_path, COUNT, hosts=2))
     with pytest.raises(UserError, match="SLURM reads % in names"):
         DRIVER.start(Job("job", ("true",), tmp_path / "%j", "cpu"))
     (tmp_path / "bin" / "srun").unlink()
     with pytest.raises(UserError, match="srun"):
-        DRIVER.start(job(tmp_path, COUNT))
+        DRIVER.start(job(tmp_path, COUNT, hosts=2))
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UserError, match=r"needs submitit: pip install -e '.\[launch\]'"):
-        DRIVER.start(job(tmp_path, COUNT))
+        DRIVER.start(job(tmp_path, COUNT, hosts=2))
 
 
 @pytest.mark.parametrize("accelerator", ["gpu", "cpu:0", "any:1", "v6e-4", "gpu:8;x", "gpu:a b:1"])

@@ -12,6 +12,8 @@ import pytest
 from launch.drivers.tpu_vm import TpuVm
 from launch.jobs import Job, State, Status
 from recattn_jax.errors import UserError
+from tests.launch.drivers import programs
+from tests.launch.drivers.programs import COUNT, SAVE, SAVE_ONCE, WORK, over, ran, up
 from tests.launch.drivers.waiting import until
 
 # Two folders are the workers; copying and running there is done in earnest.
@@ -42,22 +44,6 @@ elif words[4] == "ssh":
         subprocess.run(["bash", "-c", command], cwd=home, check=True,
                        env={**os.environ, "HOME": str(home), "WORKER": str(number)})
 """
-COUNT = """
-import os, pathlib, signal, sys, time
-me = os.environ["WORKER"]
-file = pathlib.Path(sys.argv[1], f"ran-{me}")
-attempt = len(file.read_text()) + 1 if file.exists() else 1
-file.write_text("." * attempt)
-"""
-SAVE = (
-    COUNT
-    + """
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(42))
-(file.parent / f"up-{me}-{attempt}").touch()
-while True:
-    time.sleep(0.02)
-"""
-)
 
 
 def state(name):
@@ -73,11 +59,8 @@ def gcloud(stand_ins):
 DRIVER = TpuVm("zone", "runtime", project="project", grace=1, timeout=100)
 
 
-def job(folder, code, **changes):
-    program = folder / "program.py"
-    program.write_text(code)
-    argv = (sys.executable, str(program), str(folder))
-    return Job("job", argv, folder / "jobs", "v5litepod-8", hosts=2, **changes)
+def job(folder, code, **more):
+    return programs.job(folder, code, "v5litepod-8", hosts=2, **more)
 
 
 def verbs(gcloud):
@@ -89,22 +72,6 @@ def verbs(gcloud):
     return [verb for verb in done if verb != "describe" and " poll " not in verb]
 
 
-def over(work, driver=DRIVER):
-    until(lambda: driver.status(work).over, "the end of the job")
-    return driver.status(work)
-
-
-def ran(folder, worker=0):
-    file = folder / f"ran-{worker}"
-    return len(file.read_text()) if file.exists() else 0
-
-
-def up(folder, attempt=1):
-    for worker in range(2):
-        file = folder / f"up-{worker}-{attempt}"
-        until(file.exists, str(file))
-
-
 def test_machines_are_asked_for_used_and_given_back(gcloud, tmp_path):
     work = job(tmp_path, COUNT)
     assert DRIVER.status(work) == Status(State.UNKNOWN)
@@ -113,7 +80,7 @@ def test_machines_are_asked_for_used_and_given_back(gcloud, tmp_path):
     DRIVER.start(work)
     assert verbs(gcloud) == ["create"]
     assert DRIVER.status(work) == DRIVER.status(work) == Status(State.WAITING)
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
     assert verbs(gcloud) == ["scp", "job.sh start 1", "delete"]
     DRIVER.start(work)
     assert DRIVER.status(work) == Status(State.DONE, 0)
@@ -139,7 +106,7 @@ def test_the_plan_is_what_is_done(gcloud, tmp_path):
 def test_an_interrupted_job_goes_on_where_it_is(gcloud, tmp_path):
     work = job(tmp_path, COUNT + "sys.exit(42 if attempt == 1 else 0)", retries=1)
     DRIVER.start(work)
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
     steps = ["create", "scp", "job.sh start 1", "job.sh start 2", "delete"]
     assert verbs(gcloud) == steps
     assert [ran(tmp_path, n) for n in range(2)] == [2, 2]
@@ -149,28 +116,28 @@ def test_an_interrupted_job_goes_on_where_it_is(gcloud, tmp_path):
 def test_a_failing_job_fails_and_gives_the_machines_back(gcloud, tmp_path, code, attempts):
     work = job(tmp_path, COUNT + f"sys.exit({code} if me == '1' else 0)", retries=1)
     DRIVER.start(work)
-    assert over(work) == Status(State.FAILED, code, f"a process ended with {code}")
+    assert over(DRIVER, work) == Status(State.FAILED, code, f"a process ended with {code}")
     assert ran(tmp_path, 1) == attempts
     assert verbs(gcloud)[-1] == "delete"
 
 
 def test_a_failure_stops_the_other_workers(gcloud, tmp_path):
-    work = job(tmp_path, COUNT + "me == '0' and sys.exit(3)\n" + SAVE.removeprefix(COUNT))
+    work = job(tmp_path, COUNT + "me == '0' and sys.exit(3)\n" + WORK)
     DRIVER.start(work)
-    assert over(work).exit_code == 3
+    assert over(DRIVER, work).exit_code == 3
     assert "job.sh stop 1" in verbs(gcloud)
 
 
 def test_machines_that_are_taken_away_are_replaced(gcloud, tmp_path):
-    work = job(tmp_path, SAVE.replace("while True", "while attempt == 1"), retries=1)
+    work = job(tmp_path, SAVE_ONCE, retries=1)
     DRIVER.start(work)
     DRIVER.status(work)
-    up(tmp_path)
+    up(tmp_path, 0), up(tmp_path, 1)
     gcloud.calls()
     gcloud.answer({"describe": [state("SUSPENDED")]})
     assert DRIVER.status(work).state is State.WAITING
     assert verbs(gcloud) == ["delete", "create"]
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
     assert verbs(gcloud) == ["scp", "job.sh start 2", "delete"]
 
 
@@ -183,7 +150,7 @@ def test_machines_that_are_taken_away_too_often_end_the_job(gcloud, tmp_path):
     assert DRIVER.status(work) == Status(State.FAILED, None, "the machines are gone")
     assert verbs(gcloud) == ["create", "delete", "create", "delete"]
     DRIVER.start(work)  # anew
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
 
 
 def test_a_cloud_that_hangs_or_stumbles_is_asked_again(gcloud, tmp_path):
@@ -206,7 +173,7 @@ def test_a_worker_that_forgot_all_is_told_again(gcloud, tmp_path):
     work = job(tmp_path, COUNT)
     gcloud.answer({"start 1": [{}]})  # and nothing is started
     DRIVER.start(work)
-    assert over(work) == Status(State.DONE, 0)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
 
 
 def test_stopping_saves_and_then_gives_back(gcloud, tmp_path):
@@ -214,10 +181,10 @@ def test_stopping_saves_and_then_gives_back(gcloud, tmp_path):
     DRIVER.stop(work)
     DRIVER.start(work)
     DRIVER.status(work)
-    up(tmp_path)
+    up(tmp_path, 0), up(tmp_path, 1)
     assert DRIVER.status(work) == Status(State.RUNNING)
     DRIVER.stop(work)
-    assert over(work) == Status(State.FAILED, 42, "it was asked to stop")
+    assert over(DRIVER, work) == Status(State.FAILED, 42, "it was asked to stop")
     DRIVER.stop(work)
     steps = ["create", "scp", "job.sh start 1", "job.sh stop 1", "delete"]
     assert verbs(gcloud) == steps
@@ -228,9 +195,9 @@ def test_a_deaf_process_is_killed_and_one_that_waits_is_let_go(gcloud, tmp_path)
     work = job(tmp_path, deaf, retries=3)
     DRIVER.start(work)
     DRIVER.status(work)
-    up(tmp_path)
+    up(tmp_path, 0), up(tmp_path, 1)
     DRIVER.stop(work)
-    assert over(work) == Status(State.FAILED, None, "it was asked to stop")
+    assert over(DRIVER, work) == Status(State.FAILED, None, "it was asked to stop")
     DRIVER.start(work)  # the machines are not there yet
     gcloud.calls()
     DRIVER.stop(work)
@@ -278,7 +245,7 @@ def test_hostile_words_arrive_as_they_are(gcloud, tmp_path):
     for worker in range(2):
         (tmp_path / f"worker-{worker}" / driver.directory).mkdir(parents=True)
     driver.status(work)
-    assert over(work, driver) == Status(State.DONE, 0)
+    assert over(driver, work) == Status(State.DONE, 0)
     assert json.loads((tmp_path / "seen").read_text()) == [hostile, environment["W"]]
     assert not list(tmp_path.rglob("pwned")) and not Path("pwned").exists()
 
