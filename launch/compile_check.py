@@ -30,7 +30,6 @@ from ml_collections import config_dict
 
 from launch import app, chips, compile_report, configs
 from launch.compile_report import Check
-from launch.train import DEFAULT_CONFIG
 from recattn_jax.errors import UserError
 from recattn_jax.training import Experiment, MeshShape
 from recattn_jax.training.runs import CHECKOUT
@@ -66,14 +65,11 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     flags.DEFINE_string(
         "out", None, "folder for compile_check.md, .json and .png", flag_values=flag_values
     )
-    path, argv = configs.take_path(argv, DEFAULT_CONFIG)
-    experiment_file, config = configs.load(path)
-    defaults = config.to_dict()
-    configs.define(flag_values, config, path, argv)
+    chosen, argv = configs.choose(flag_values, argv)
 
     def main() -> None:
-        configs.check(config, defaults)
-        compile_check(flag_values, experiment_file, config, path)
+        chosen.check()
+        compile_check(flag_values, chosen.file, chosen.config, chosen.path)
 
     return argv, main
 

@@ -7,6 +7,7 @@ string with a comma in it.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,65 @@ from launch.app import nearest
 from recattn_jax.errors import UserError
 from recattn_jax.training.runs import load_experiment_file
 
+DEFAULT = "experiments/char_lm.py"
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?$", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The experiment that a command line names.
+
+    Args:
+      path: its file.
+      file: imported.
+      config: its config, which parsing the command line changes.
+      defaults: the file's own values.
+    """
+
+    path: str
+    file: ModuleType
+    config: config_dict.ConfigDict
+    defaults: Mapping[str, Any]
+
+    def check(self) -> None:
+        """Refuses, after parsing, a tuple that holds other things than the file's tuple does.
+
+        Raises:
+          UserError: naming the key and how to write it.
+        """
+        for key, default in self.defaults.items():
+            value = self.config[key]
+            if not isinstance(default, tuple) or value == default:
+                continue
+            commas = [item for item in value if isinstance(item, str) and "," in item]
+            kinds = {type(item) for item in default}
+            wrong = [item for item in value if kinds and type(item) not in kinds]
+            if commas or wrong:
+                example = repr(default).replace(" ", "").replace("'", '"')
+                raise UserError(
+                    f"--config.{key} became {value!r}, but the file's value is {default!r}; "
+                    f"write a tuple as --config.{key}='{example}'"
+                )
+
+
+def choose(flag_values: flags.FlagValues, argv: Sequence[str]) -> tuple[Chosen, list[str]]:
+    """Takes `--config=FILE` out of the arguments, and defines flags for the overrides among them.
+
+    Args:
+      flag_values: where to define them.
+      argv: the program name and the arguments.
+
+    Returns:
+      The experiment, and the arguments that are left to parse.
+
+    Raises:
+      UserError: there is no such file, it is no experiment, or an override names an unknown key.
+    """
+    path, rest = take_path(argv, DEFAULT)
+    file, config = load(path)
+    chosen = Chosen(path, file, config, config.to_dict())
+    define(flag_values, config, path, rest)
+    return chosen, rest
 
 
 def take_path(argv: Sequence[str], default: str) -> tuple[str, list[str]]:
@@ -122,7 +181,7 @@ def parse(experiment_file: ModuleType, path: str, arguments: Sequence[str]) -> d
       UserError: one of them is none of the file's keys, or no value for it.
     """
     config = experiment_file.get_config()
-    defaults = config.to_dict()
+    chosen = Chosen(path, experiment_file, config, config.to_dict())
     flag_values = flags.FlagValues()
     argv = [path, *arguments]
     define(flag_values, config, path, argv)
@@ -130,31 +189,6 @@ def parse(experiment_file: ModuleType, path: str, arguments: Sequence[str]) -> d
         flag_values(argv)
     except flags.Error as error:
         raise UserError(f"{path}: {error}") from error
-    check(config, defaults)
+    chosen.check()
     numbers: dict[str, Any] = config.to_dict()
     return numbers
-
-
-def check(config: config_dict.ConfigDict, defaults: Mapping[str, Any]) -> None:
-    """Refuses a tuple that holds other things than the file's tuple does.
-
-    Args:
-      config: the config after parsing.
-      defaults: the file's own values.
-
-    Raises:
-      UserError: naming the key and how to write it.
-    """
-    for key, default in defaults.items():
-        value = config[key]
-        if not isinstance(default, tuple) or value == default:
-            continue
-        commas = [item for item in value if isinstance(item, str) and "," in item]
-        kinds = {type(item) for item in default}
-        wrong = [item for item in value if kinds and type(item) not in kinds]
-        if commas or wrong:
-            example = repr(default).replace(" ", "").replace("'", '"')
-            raise UserError(
-                f"--config.{key} became {value!r}, but the file's value is {default!r}; "
-                f"write a tuple as --config.{key}='{example}'"
-            )

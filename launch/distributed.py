@@ -4,6 +4,9 @@ jax finds its own way on TPU VMs, under SLURM (`srun`) and under Open MPI (`mpir
 every process is told: `--coordinator=HOST:PORT --processes=N --process=n`, or by the variables
 `RECATTN_COORDINATOR`, `RECATTN_PROCESSES` and `RECATTN_PROCESS`. A coordinator called `auto` says
 that there are others, and that jax is to find them.
+
+Under `srun` and `mpirun` jax gives each process one device, the one that its number on the host
+says; told what to join, a process has all that it sees.
 """
 
 import contextlib
@@ -16,12 +19,13 @@ from pathlib import Path
 import jax
 from absl import flags
 
-from recattn_jax.errors import Interrupted, UserError
+from recattn_jax.errors import Interrupted, RunError, UserError
 
 # Variables that are there in every process, and the one among them that counts the processes.
+_OPEN_MPI = "OMPI_COMM_WORLD_SIZE"
 CLUSTERS = (
     ("SLURM_NTASKS", ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")),
-    ("OMPI_COMM_WORLD_SIZE", ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
+    (_OPEN_MPI, ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_RANK")),
 )
 AUTO = "auto"
 _PREFIX = "RECATTN_"
@@ -42,6 +46,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
 
 
+class NotJoined(RunError):
+    """The others were not found in time, or a port is taken: it may go better another time."""
+
+    exit_code = 1
+
+
 @contextlib.contextmanager
 def joined(flag_values: flags.FlagValues) -> Iterator[None]:
     """While entered, this process is one of its run's; alone, if nothing says otherwise.
@@ -49,7 +59,8 @@ def joined(flag_values: flags.FlagValues) -> Iterator[None]:
     Must be entered before jax looks for devices.
 
     Raises:
-      UserError: what the flags or the environment say is not whole, or the others are not found.
+      UserError: what the flags or the environment say is not whole, or wrong.
+      NotJoined: the others are not found.
     """
     told = _told(flag_values, os.environ)
     if told is None and found(os.environ):
@@ -58,9 +69,15 @@ def joined(flag_values: flags.FlagValues) -> Iterator[None]:
         yield
         return
     try:
-        jax.distributed.initialize(*told)
+        if told:
+            # Told all, jax would still look for a cluster, and under SLURM and Open MPI leave each
+            # process one of its GPUs.
+            jax.distributed.initialize(*told, cluster_detection_method="deactivate")
+        else:
+            jax.distributed.initialize()
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"cannot join the other processes of this run: {error}") from error
+        kind = UserError if isinstance(error, ValueError) else NotJoined
+        raise kind(f"cannot join the other processes of this run: {error}") from error
     try:
         yield
     except Interrupted:  # which all are, at the same step
@@ -76,6 +93,9 @@ def found(environment: Mapping[str, str]) -> bool:
     Args:
       environment: of this process.
 
+    Raises:
+      UserError: there are others that jax cannot find.
+
     Example:
       >>> found({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "2"})  # inside a job, but not under srun
       False
@@ -83,6 +103,11 @@ def found(environment: Mapping[str, str]) -> bool:
     for count, others in CLUSTERS:
         if all(name in environment for name in (count, *others)) and environment[count] != "1":
             return True
+    if environment.get(_OPEN_MPI, "1") != "1":
+        raise UserError(
+            f"{_OPEN_MPI} is {environment[_OPEN_MPI]}, but jax finds the others only under Open MPI"
+            " 4; tell each process: --coordinator=HOST:PORT --processes=N --process=n"
+        )
     chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
     on_tpu = bool(chips) and importlib.util.find_spec("libtpu") is not None
     return on_tpu and environment.get("JAX_PLATFORMS", "tpu").startswith("tpu")

@@ -33,7 +33,6 @@ from launch.board import Board
 from launch.jobs import Driver
 from launch.space import Space, overrides, read_space
 from launch.submit import shown
-from launch.train import DEFAULT_CONFIG
 from recattn_jax.analysis import sweeps
 from recattn_jax.analysis.reports import as_markdown
 from recattn_jax.errors import UserError
@@ -55,15 +54,13 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     """Defines the flags: see `app.Command`."""
     define_flags(flag_values)
     drivers.define_flags(flag_values)
-    path, argv = configs.take_path(argv, DEFAULT_CONFIG)
-    experiment_file, config = configs.load(path)
-    defaults = config.to_dict()
-    configs.define(flag_values, config, path, argv)
+    chosen, argv = configs.choose(flag_values, argv)
 
     def main() -> None:
-        configs.check(config, defaults)
+        chosen.check()
+        config, defaults = chosen.config, chosen.defaults
         changed = {k: v for k, v in config.to_dict().items() if v != defaults[k]}
-        sweep(flag_values, experiment_file, config, path, overrides(changed))
+        sweep(flag_values, chosen.file, config, chosen.path, overrides(changed))
 
     return argv, main
 

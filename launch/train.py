@@ -6,12 +6,15 @@
 Ctrl-C once saves and stops; the same command goes on from there.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,14 +25,12 @@ from ml_collections import config_dict
 
 from launch import app, configs, distributed
 from recattn_jax.data import Steps
-from recattn_jax.errors import UserError
+from recattn_jax.errors import Interrupted, UserError
 from recattn_jax.tasks import LanguageModel, Scored, Task
 from recattn_jax.training.loop import fit
 from recattn_jax.training.runs import RunFolder, identity, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
 from recattn_jax.training.state import abstract_state, check_params
-
-DEFAULT_CONFIG = "experiments/char_lm.py"
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -50,17 +51,33 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         flag_values=flag_values,
     )  # fmt: skip
     distributed.define_flags(flag_values)
-    path, argv = configs.take_path(argv, DEFAULT_CONFIG)
-    experiment_file, config = configs.load(path)
-    defaults = config.to_dict()
-    configs.define(flag_values, config, path, argv)
+    chosen, argv = configs.choose(flag_values, argv)
 
     def main() -> None:
-        configs.check(config, defaults)
-        with distributed.joined(flag_values):
-            train(flag_values, experiment_file, config, path)
+        chosen.check()
+        with told_apart(), distributed.joined(flag_values):
+            train(flag_values, chosen.file, chosen.config, chosen.path)
 
     return argv, main
+
+
+@contextlib.contextmanager
+def told_apart() -> Iterator[None]:
+    """While entered, SIGTERM ends the process as interrupted, also where no step listens.
+
+    Before the first there is nothing to save, and after the last all is saved. Who asks may ask
+    again (SLURM asks every process, and the first passes it on): that changes nothing any more.
+
+    Must be entered before the processes of a run are joined, since jax then listens itself.
+    """
+    after = signal.signal(signal.SIGTERM, lambda *_: os._exit(Interrupted.exit_code))
+    try:
+        yield
+    except Interrupted:
+        after = signal.SIG_IGN
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, after)
 
 
 def train(

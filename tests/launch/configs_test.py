@@ -1,9 +1,12 @@
+import types
+
 import pytest
 from absl import flags
 from ml_collections import config_dict
 
 from launch import configs
 from recattn_jax.errors import UserError
+from tests.launch.commands import TINY
 
 
 def a_config():
@@ -17,12 +20,12 @@ def a_config():
 
 def parsed(*arguments):
     config = a_config()
-    defaults = config.to_dict()
+    chosen = configs.Chosen("some.py", types.ModuleType("some"), config, config.to_dict())
     argv = ["it", *arguments]
     flag_values = flags.FlagValues()
     configs.define(flag_values, config, "some.py", argv)
     flag_values(argv)
-    configs.check(config, defaults)
+    chosen.check()
     return config
 
 
@@ -69,3 +72,17 @@ def test_the_path_is_taken_out_of_the_arguments():
     )
     with pytest.raises(UserError, match="needs a file"):
         configs.take_path(["it", "--config"], "d.py")
+
+
+def test_a_command_line_chooses_an_experiment():
+    flag_values = flags.FlagValues()
+    flags.DEFINE_integer("x", 0, "another", flag_values=flag_values)
+    chosen, rest = configs.choose(
+        flag_values, ["it", "--x=1", f"--config={TINY}", "--config.steps=3"]
+    )
+    assert rest == ["it", "--x=1", "--config.steps=3"]
+    flag_values(rest)
+    assert chosen.path == TINY and chosen.config.steps == 3 and flag_values.x == 1
+    assert chosen.defaults == chosen.file.get_config().to_dict() != chosen.config.to_dict()
+    by_default, _ = configs.choose(flags.FlagValues(), ["it"])
+    assert by_default.path == configs.DEFAULT

@@ -12,9 +12,12 @@ import numpy as np
 import portpicker
 import pytest
 from absl import flags
+from jax._src import xla_bridge
+from jax._src.lib import _jax
 
 from launch import distributed
 from launch.configs import load
+from launch.jobs import worth_another
 from recattn_jax.errors import UserError
 from recattn_jax.training import sharding
 from recattn_jax.training.checkpoints import Checkpoints
@@ -141,19 +144,43 @@ def test_every_layout_does_what_one_device_does(tmp_path):
             raise AssertionError(f"{mesh} on {processes} x {devices}") from error
 
 
+def reached(run, step, started, seconds=300):
+    """Waits until a step is logged; where it does not come, the processes are killed."""
+    deadline = time.monotonic() + seconds
+    while not any(record["step"] >= step for record in read_records(run / "metrics.jsonl")):
+        if time.monotonic() > deadline or any(p.poll() is not None for p in started):
+            for process in started:
+                process.kill()
+            pytest.fail(f"step {step} did not come")
+        time.sleep(0.05)
+
+
 def interrupted(folder, name, mesh, processes, devices, *, after, whom):
     """Starts a run, asks a process of it to stop once a step is logged; gives the last step."""
     started = start(folder, name, mesh, processes, devices, "--config.steps=40")
-    deadline = time.monotonic() + 300
-    while not any(r["step"] >= after for r in read_records(folder / name / "metrics.jsonl")):
-        assert time.monotonic() < deadline and all(p.poll() is None for p in started)
-        time.sleep(0.05)
+    reached(folder / name, after, started)
     started[whom].send_signal(signal.SIGTERM)
     assert ended(started) == [42] * processes
     saved = sorted(int(p.name) for p in (folder / name / "checkpoints").iterdir())
     text = [(folder / f"{name}-{n}.log").read_text() for n in range(processes)]
     assert all(f"at step {saved[-1]}, saved" in log for log in text), text
     return saved[-1]
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_asked_again_and_again_a_run_saves_once_and_ends_with_forty_two(tmp_path, processes):
+    """A cluster may ask each process, and the script that started it passes the same on."""
+    started = start(tmp_path, "run", "data:-1", processes, 1, "--config.steps=1000000")
+    try:
+        reached(tmp_path / "run", 1, started)
+        while any(process.poll() is None for process in started):
+            for process in started:
+                process.send_signal(signal.SIGTERM)
+            time.sleep(0.001)
+    finally:
+        codes = ended(started)
+    assert codes == [42] * processes
+    assert any((tmp_path / "run" / "checkpoints").iterdir())
 
 
 @pytest.mark.slow
@@ -193,6 +220,36 @@ def test_alone_nothing_is_joined(monkeypatch):
         pass
     with distributed.joined(flag_values(coordinator="host:1", processes=1, process=0)):
         pass
+
+
+def test_who_is_told_all_has_all_its_devices(monkeypatch):
+    """jax gives a process that it finds to be SLURM's one GPU of its host, whoever told it more."""
+    slurm = {"JOB_ID": "7", "NTASKS": "2", "STEP_NODELIST": "a,b", "PROCID": "1", "LOCALID": "0"}
+    for name, value in slurm.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    seen = []
+
+    class NoClient:
+        def __init__(self, *arguments, **_):
+            seen.append((arguments[:2], xla_bridge.CUDA_VISIBLE_DEVICES.value))
+            raise RuntimeError("nobody is there")
+
+    monkeypatch.setattr(_jax, "get_distributed_runtime_client", NoClient)
+    monkeypatch.setattr(xla_bridge, "backends_are_initialized", lambda: False)
+    before = xla_bridge.CUDA_VISIBLE_DEVICES.value
+    told = flag_values(coordinator="host:1", processes=2, process=1)
+    refusal = pytest.raises(distributed.NotJoined, match="nobody is there")
+    with refusal as refused, distributed.joined(told):
+        pass
+    assert seen == [(("host:1", 1), before)]
+    assert worth_another(refused.value.exit_code, attempt=1, retries=1)
+
+
+def test_an_open_mpi_that_jax_does_not_know_is_refused():
+    five = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1", "JAX_PLATFORMS": "cpu"}
+    with pytest.raises(UserError, match="tell each process: --coordinator"):
+        distributed.found(five)
+    assert not distributed.found(five | {"OMPI_COMM_WORLD_SIZE": "1"})
 
 
 def test_jax_may_be_told_to_look_for_the_others(monkeypatch):
