@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from launch.drivers import gpus, records
@@ -100,7 +100,7 @@ class Record:
 
 def read(file: Path) -> Record | None:
     """Reads a record; None where there is none."""
-    plain = records.read(file)
+    plain = records.read(file, [field.name for field in fields(Record)])
     if plain is None:
         return None
     try:
@@ -110,7 +110,7 @@ def read(file: Path) -> Record | None:
             supervisor=supervisor and Process(**supervisor),
             processes=tuple(Process(**process) for process in processes),
         )
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise StorageError(f"{file} is no record of a local job: {error}") from error
 
 
@@ -123,8 +123,8 @@ def born(pid: int) -> str | None:
         return None
     # The name of the program, in parentheses, may hold anything; after it the state comes first
     # (3rd of the fields), and the start is the 22nd, in clock ticks since the machine started.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else f"{boot} {fields[19]}"
+    words = stat.rpartition(")")[2].split()
+    return None if words[0] in "ZX" else f"{boot} {words[19]}"
 
 
 @dataclass(frozen=True)

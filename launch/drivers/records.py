@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +29,15 @@ def make(folder: Path) -> None:
         raise StorageError(f"cannot make {folder}: {error}") from error
 
 
-def read(file: Path) -> dict[str, Any] | None:
+def read(file: Path, keys: Sequence[str] = ()) -> dict[str, Any] | None:
     """The record, or None where there is none.
 
+    Args:
+      file: which holds it.
+      keys: that it has, if it is of the driver that asks.
+
     Raises:
-      StorageError: it is no JSON object.
+      StorageError: it is no JSON object, or another driver's.
     """
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
@@ -43,6 +47,11 @@ def read(file: Path) -> dict[str, Any] | None:
         raise StorageError(f"{file} is no JSON ({error}); remove it to start anew") from error
     if not isinstance(record, dict):
         raise StorageError(f"{file} holds no JSON object; remove it to start anew")
+    if not record.keys() >= set(keys):
+        raise StorageError(
+            f"{file} is of another driver's job, or of another version; choose another --name or"
+            " --folder"
+        )
     return record
 
 

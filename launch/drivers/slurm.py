@@ -60,9 +60,18 @@ class Attempt:
           RuntimeError: the job failed, and there is no further attempt.
         """
         task = submitit().JobEnvironment()
+        asked_to_requeue = getattr(signal, "SIG" + task.USR_SIG)
         signal.signal(signal.SIGTERM, lambda *_: self._ask())
         together = coordinates(task) if task.num_tasks > 1 else {}
-        self.child = subprocess.Popen(self.argv, env={**os.environ, **self.environment, **together})
+        self.child = subprocess.Popen(
+            self.argv,
+            env={**os.environ, **self.environment, **together},
+            # SLURM may send its signals to all processes of a task. SIGTERM, then heard twice, is
+            # for the child too; the other would end it before it has saved.
+            preexec_fn=lambda: signal.signal(asked_to_requeue, signal.SIG_IGN),
+        )
+        if self._stopping():  # asked before there was anybody to hear it
+            self._ask()
         if task.global_rank:
             code = self.child.wait()
             records.write(self._ending(task.global_rank), {"exit_code": code})
@@ -71,7 +80,7 @@ class Attempt:
         code = self._judged(task.num_tasks)
         if code != DONE and self._goes_on(code):
             # As if the cluster had sent it: submitit calls `checkpoint`, requeues and exits.
-            signal.raise_signal(getattr(signal, "SIG" + task.USR_SIG))
+            signal.raise_signal(asked_to_requeue)
         self._over(code)
         if code != DONE:
             raise RuntimeError(f"attempt {self.number} ended with {code}")
@@ -83,11 +92,11 @@ class Attempt:
         Returns:
           What to run when the job is started again; None where it shall not be.
         """
-        if not self._ended():
+        if self.child is not None:
             self._ask()
-            self._wait_or_kill()
-            if not self._goes_on(START_AGAIN):
-                self._over(START_AGAIN)
+            code = self._wait_or_kill() or START_AGAIN  # done or not, that is for all to say
+            if not self._goes_on(code):
+                self._over(code)
                 return None
         return submitit().helpers.DelayedSubmission(replace(self, number=self.number + 1))
 
@@ -112,8 +121,10 @@ class Attempt:
         return (final or failures or [DONE])[0]
 
     def _goes_on(self, code: int) -> bool:
-        record = records.read(self.folder / RECORD) or {}
-        return not record.get("stopping") and worth_another(code, self.number, self.retries)
+        return not self._stopping() and worth_another(code, self.number, self.retries)
+
+    def _stopping(self) -> bool:
+        return bool((records.read(self.folder / RECORD) or {}).get("stopping"))
 
     def _over(self, code: int) -> None:
         records.write(self.folder / OUTCOME, {"attempt": self.number, "exit_code": code})
@@ -130,13 +141,13 @@ class Attempt:
         if self.child is not None and not self._ended():
             self.child.send_signal(signal.SIGTERM)
 
-    def _wait_or_kill(self) -> None:
+    def _wait_or_kill(self) -> int:
         assert self.child is not None
         try:
-            self.child.wait(self.grace)
+            return self.child.wait(self.grace)
         except subprocess.TimeoutExpired:
             self.child.kill()
-            self.child.wait()
+            return self.child.wait()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "child": None}
@@ -155,6 +166,9 @@ class Slurm:
       grace: seconds before that in which it is asked to save.
       cluster: "slurm"; "local" runs the tasks on this machine, with submitit's stand-in.
       timeout: seconds after which squeue, sacct and scancel are killed.
+
+    Raises:
+      UserError: a name holds a control character.
     """
 
     partition: str | None = None
@@ -163,6 +177,12 @@ class Slurm:
     grace: int = 120
     cluster: str = "slurm"
     timeout: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name in ("partition", "account"):
+            word = getattr(self, name)
+            if word is not None and not word.isprintable():  # a new line would be one of the script
+                raise UserError(f"--{name}={word!r} holds a control character")
 
     def plan(self, job: Job) -> Sequence[Action]:
         """See `Driver`; submitit puts a random word into the names and pickles the first file.
@@ -212,12 +232,15 @@ class Slurm:
             status = self._standing(job)
             if status.state is not State.FAILED or status.exit_code is not None:
                 return status
-            record = records.read(folder / RECORD) or {}
+            record = self._read(folder)
             number = (records.read(folder / OUTCOME) or {"attempt": 1})["attempt"]
-            by_hand = record.get("stopping") or _ENDED_BY_HAND in status.reason
+            by_hand = record["stopping"] or _ENDED_BY_HAND in status.reason
             if by_hand or not worth_another(START_AGAIN, number, job.retries):
                 return status
-            self._submit(job, number + 1)
+            try:
+                self._submit(job, number + 1)
+            except UserError as error:  # the next time, perhaps
+                return Status(State.WAITING, None, str(error))
             return Status(State.WAITING, None, status.reason)
 
     def stop(self, job: Job) -> None:
@@ -233,8 +256,7 @@ class Slurm:
             status = self._standing(job)
             if status.state is State.UNKNOWN or status.over:
                 return
-            record = records.read(folder / RECORD)
-            assert record is not None
+            record = self._read(folder)
             records.write(folder / RECORD, {**record, "stopping": True})
             if self.cluster == "local":
                 os.kill(int(record["id"]), signal.SIGTERM)
@@ -282,23 +304,33 @@ class Slurm:
         parameters = self.parameters(job)
         if self.cluster == "local":
             parameters = {"tasks_per_node": job.hosts, "timeout_min": self.minutes}
+        before = {name: records.read(folder / name) for name in (OUTCOME, RECORD)}
         records.write(folder / OUTCOME, {"attempt": number, "exit_code": None})
+        # Also before, since the first task may look at once.
+        records.write(folder / RECORD, {"id": "", **(before[RECORD] or {}), "stopping": False})
         try:
             executor = kind(folder, max_num_timeout=job.retries)
             executor.update_parameters(**parameters)
             identity = executor.submit(self._attempt(job, number)).job_id
         except (RuntimeError, OSError) as error:  # submitit's errors are RuntimeErrors
+            for name, record in before.items():
+                if record is not None:
+                    records.write(folder / name, record)
             said = [line for line in str(error).splitlines() if line.strip()]
             raise UserError(
                 f"job {job.name}: not submitted: {said[-1] if said else error}"
             ) from error
         records.write(folder / RECORD, {"id": identity, "stopping": False})
 
+    def _read(self, folder: Path) -> dict[str, Any]:
+        nothing = {"id": "", "stopping": False}
+        return records.read(folder / RECORD, tuple(nothing)) or nothing
+
     def _standing(self, job: Job) -> Status:
         """Where the last submission stands; one that failed without a verdict has no exit code."""
         folder = records.place(job)
-        record = records.read(folder / RECORD)
-        if record is None:
+        record = self._read(folder)
+        if not record["id"]:
             return Status(State.UNKNOWN)
         code = _verdict(folder)
         if code == DONE:
@@ -343,16 +375,19 @@ def submitit() -> ModuleType:
     Raises:
       UserError: it is not installed.
     """
-    # Where it is not the main program, it must not set up logging: that closes the handlers of all
-    # others. The tasks, which inherit the environment, shall log.
-    ours = os.environ.setdefault(_LOG_LEVEL, "NOCONFIG") == "NOCONFIG"
+    # Where it is not the main program, it must not set up logging, whatever the environment says:
+    # that closes the handlers of all others, and keeps a stdout that may not last. The tasks, which
+    # inherit the environment, shall log.
+    said = os.environ.get(_LOG_LEVEL)
+    os.environ[_LOG_LEVEL] = "NOCONFIG"
     try:
         import submitit  # noqa: PLC0415
     except ImportError as error:
         raise UserError("the slurm driver needs submitit: pip install -e '.[launch]'") from error
     finally:
-        if ours:
-            del os.environ[_LOG_LEVEL]
+        del os.environ[_LOG_LEVEL]
+        if said is not None:
+            os.environ[_LOG_LEVEL] = said
     return submitit
 
 

@@ -1,9 +1,11 @@
 """A stand-in for SLURM that really runs the tasks, and submitit in between."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from launch.drivers.slurm import Slurm, devices
 from launch.jobs import Job, State, Status
 from recattn_jax.errors import UserError
-from tests.launch.drivers.programs import COUNT, SAVE, SAVE_ONCE, WORK, job, over, ran, up
+from tests.launch.drivers.programs import COUNT, SAVE, SAVE_ONCE, WORK, job, over, ran, saved, up
 from tests.launch.drivers.waiting import until
 
 pytestmark = pytest.mark.skipif(find_spec("submitit") is None, reason="submitit is not installed")
@@ -98,7 +100,11 @@ def cluster(stand_ins):
     }
     for name, more in programs.items():
         stand_ins.put(name, more=more)
-    return stand_ins
+    yield stand_ins
+    for tasks in stand_ins.here.glob("tasks-*"):  # whatever a test that failed has left
+        for pid in json.loads(tasks.read_text()):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
 
 
 def called(cluster, name):
@@ -136,6 +142,45 @@ def test_when_time_is_up_the_job_saves_and_is_requeued(cluster, tmp_path):
     os.kill(first, signal.SIGUSR2)
     assert over(DRIVER, work) == Status(State.DONE, 0)
     assert ran(tmp_path) == 2
+
+
+def test_a_signal_to_all_processes_of_a_task_lets_it_save(cluster, tmp_path):
+    work = job(tmp_path, SAVE_ONCE, retries=1)
+    DRIVER.start(work)
+    up(tmp_path)
+    (task,) = json.loads((tmp_path / "tasks-4242").read_text())
+    os.killpg(task, signal.SIGUSR2)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
+    assert saved(tmp_path) and ran(tmp_path) == 2
+
+
+def test_a_final_end_is_final_also_when_time_is_up(cluster, tmp_path):
+    work = job(tmp_path, SAVE.replace("os._exit(42)", "os._exit(3)"), retries=3)
+    DRIVER.start(work)
+    up(tmp_path)
+    (task,) = json.loads((tmp_path / "tasks-4242").read_text())
+    os.kill(task, signal.SIGUSR2)
+    assert over(DRIVER, work).exit_code == 3
+    assert ran(tmp_path) == 1
+
+
+def test_who_is_asked_to_stop_before_it_listens_stops(cluster, tmp_path):
+    node = (tmp_path / "bin" / "node").read_text()
+    wait = "while not (here / 'go').exists(): time.sleep(0.02)\n"
+    (tmp_path / "bin" / "node").write_text(node.replace(NODE, wait + NODE))
+    work = job(tmp_path, SAVE, retries=3)
+    DRIVER.start(work)
+    cluster.answer({"scancel": [{}]})
+    DRIVER.stop(work)
+    (tmp_path / "go").touch()
+    status = over(DRIVER, work)
+    assert status.state is State.FAILED and "it was asked to stop" in status.reason
+    until((tmp_path / "over-4242").exists, "the end of the tasks")
+    attempt = ran(tmp_path) + 1
+    DRIVER.start(work)  # and that is forgotten when it is started anew
+    up(tmp_path, attempt=attempt)
+    DRIVER.stop(work)
+    assert over(DRIVER, work).exit_code == 42
 
 
 def test_time_that_is_up_too_often_ends_the_job(cluster, tmp_path):
@@ -200,6 +245,11 @@ def test_a_lost_host_costs_an_attempt(cluster, tmp_path):
         "squeue": [{"code": 1, "err": "Invalid job id specified\n"}] * 2,
         "sacct": [{"out": "NODE_FAIL\n"}] * 2,
     }
+    busy = {"sbatch": [{"code": 1, "err": "sbatch: error: try again later\n"}]}
+    cluster.answer({name: answers[:1] for name, answers in lost.items()} | busy)
+    status = DRIVER.status(work)
+    assert status.state is State.WAITING and "not submitted: sbatch: error: try" in status.reason
+    cluster.calls()
     cluster.answer(lost)
     assert DRIVER.status(work) == Status(State.WAITING, None, "SLURM says NODE_FAIL")
     assert len(called(cluster, "sbatch")) == 1
@@ -217,6 +267,24 @@ def test_the_plan_is_what_is_done(cluster, tmp_path):
     (call,) = called(cluster, "sbatch")
     assert re.sub(r"_[0-9a-f]{32}", "", call[1]) == submit.argv[1] == str(script.file)
     assert str(work.argv) in attempt.text
+
+
+@pytest.mark.parametrize("level", [None, "INFO", "NOCONFIG"])
+def test_planning_leaves_logging_and_the_environment_alone(tmp_path, level):
+    """Once in a process of its own, since what is imported stays so."""
+    code = f"""
+import logging, os
+from pathlib import Path
+from launch.drivers import Slurm
+from launch.jobs import Job
+before = dict(os.environ)
+Slurm().plan(Job("a", ("b",), Path({str(tmp_path)!r}), "any"))
+assert dict(os.environ) == before, "the environment"
+assert not logging.getLogger("submitit").handlers, "logging"
+"""
+    variable = {"SUBMITIT_LOG_LEVEL": level} if level else {}
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, **variable})
+    assert not list(tmp_path.iterdir())
 
 
 # submitit leaves its processes to whoever comes.
@@ -250,6 +318,9 @@ def test_refusals_are_one_line(cluster, tmp_path, monkeypatch):
         DRIVER.start(job(tmp_path, COUNT, hosts=2))
     with pytest.raises(UserError, match="SLURM reads % in names"):
         DRIVER.start(Job("job", ("true",), tmp_path / "%j", "cpu"))
+    for names in ({"partition": "a\ntouch pwned #"}, {"account": "a\r#SBATCH --uid=0"}):
+        with pytest.raises(UserError, match="holds a control character"):
+            Slurm(**names)
     (tmp_path / "bin" / "srun").unlink()
     with pytest.raises(UserError, match="srun"):
         DRIVER.start(job(tmp_path, COUNT, hosts=2))
