@@ -65,8 +65,11 @@ class Job:
         if not self.argv:
             raise UserError(f"job {self.name}: there is no command to run")
         for word in (*self.argv, *self.environment.values(), str(self.folder)):
-            if any(ord(letter) < 32 for letter in word):
-                raise UserError(f"job {self.name}: {word!r} holds a control character")
+            # The second: what is left of bytes that are no UTF-8.
+            if any(ord(letter) < 32 or "\ud800" <= letter <= "\udfff" for letter in word):
+                raise UserError(
+                    f"job {self.name}: {word!r} holds a control character, or what is no UTF-8"
+                )
         for variable in self.environment:
             if not _VARIABLE.fullmatch(variable):
                 raise UserError(f"job {self.name}: {variable!r} is no name of a variable")

@@ -36,7 +36,7 @@ def call(argv: Sequence[str], timeout: float) -> Answer:
       timeout: seconds after which it is killed, with all that it started.
 
     Raises:
-      UserError: there is no such command on this machine.
+      UserError: there is no such command on this machine, or it cannot be run.
     """
     # Files and not pipes: a grandchild that survives holds a pipe open, and would be waited for.
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
@@ -46,6 +46,8 @@ def call(argv: Sequence[str], timeout: float) -> Answer:
             )
         except FileNotFoundError as error:
             raise UserError(f"there is no {argv[0]} on this machine; install it first") from error
+        except OSError as error:
+            raise UserError(f"{argv[0]} cannot be run: {error.strerror}") from error
         try:
             code = process.wait(timeout)
             last = ""

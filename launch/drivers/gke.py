@@ -21,6 +21,7 @@ from recattn_jax.files import write_atomically
 _PORT = 8476
 _POD = "main"
 _GROUP = "worker"
+_LEAVING = "it is being stopped"
 _NAME_OF_GCLUSTER = 28  # its longest
 
 
@@ -83,7 +84,7 @@ class Gke:
         ]
 
     def start(self, job: Job) -> None:
-        """See `Driver`; what failed is deleted first, since applying it once more changes nothing.
+        """See `Driver`; what failed or is being stopped must be gone first, or stays as it is.
 
         Raises:
           UserError: the accelerator is unknown, or the cluster refuses the job.
@@ -91,10 +92,11 @@ class Gke:
         write, apply = self.plan(job)
         with records.locked(records.place(job), wait=True):
             status = self.status(job)
-            if status.state in (State.DONE, State.RUNNING):
+            leaving = status.reason == _LEAVING
+            if status.state in (State.DONE, State.RUNNING) and not leaving:
                 return
-            if status.state is State.FAILED:
-                calls.must(self._delete(job, "true"), self.timeout)
+            if status.state is State.FAILED or leaving:
+                calls.must(self._delete(job, "true"), self.timeout + self.grace)
             assert write.file is not None
             write_atomically(write.file, write.text)
             calls.must(apply.argv, self.timeout)
@@ -103,10 +105,13 @@ class Gke:
         """See `Driver`; the cluster makes the further attempts."""
         answer = calls.call(self._kubectl("get", "jobset", job.name, "--output=json"), self.timeout)
         if answer.code:
-            if "NotFound" in answer.err or "not found" in answer.err:
+            if "(NotFound)" in answer.err:  # and not a helper of kubectl's that is not found
                 return Status(State.UNKNOWN)
             return Status(State.WAITING, None, answer.last_line)
-        status = json.loads(answer.out).get("status", {})
+        jobset = json.loads(answer.out)
+        if "deletionTimestamp" in jobset.get("metadata", {}):
+            return Status(State.RUNNING, None, _LEAVING)
+        status = jobset.get("status", {})
         for condition in status.get("conditions", []):
             if condition.get("status") != "True":
                 continue
@@ -118,7 +123,7 @@ class Gke:
         return Status(State.RUNNING if ready else State.WAITING)
 
     def stop(self, job: Job) -> None:
-        """See `Driver`; afterwards the cluster has no such job.
+        """See `Driver`; once its pods have saved, the cluster has no such job.
 
         Raises:
           UserError: kubectl failed.

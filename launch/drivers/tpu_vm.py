@@ -73,21 +73,27 @@ class TpuVm:
         """See `Driver`.
 
         Raises:
-          UserError: the cloud refuses, or the setup script cannot be read.
+          UserError: the cloud refuses or has machines of this name already, or the setup script
+            cannot be read.
         """
         plan = self.plan(job)
         folder = records.place(job)
         with records.locked(folder, wait=True):
-            record = records.read(folder / RECORD)
+            record = _read(folder)
             if record is not None and record["phase"] not in ("failed", "wanted"):
                 return
             for action in plan:
                 if action.file is not None:
                     write_atomically(action.file, action.text)
+            # Asked for before, and not known whether they are there; or not asked for yet.
+            again = record is not None and record["phase"] == "wanted"
             record = {"phase": "wanted", "attempt": 1, "exit_code": None, "reason": ""}
             records.write(folder / RECORD, record)
             try:
-                self._ask_for_machines(job, record)
+                if not self._ask_for_machines(job, record) and not again:
+                    reason = "there are machines of this name already, which are not this job's"
+                    self._note(job, record, phase="failed", reason=reason)
+                    raise UserError(f"job {job.name}: {reason}; choose another name")
             except Unanswered as error:
                 raise UserError(f"job {job.name}: {error}; start it again to try again") from error
 
@@ -97,7 +103,7 @@ class TpuVm:
         if not folder.exists():
             return Status(State.UNKNOWN)
         with records.locked(folder, wait=False) as lock:
-            record = records.read(folder / RECORD)
+            record = _read(folder)
             if record is None:
                 return Status(State.UNKNOWN)
             if lock is None:
@@ -114,7 +120,7 @@ class TpuVm:
         if not folder.exists():
             return
         with records.locked(folder, wait=True):
-            record = records.read(folder / RECORD)
+            record = _read(folder)
             if record is None or _standing(record).over:
                 return
             record["stopping"] = True
@@ -171,8 +177,8 @@ class TpuVm:
         """Asks the workers, and does what their answers ask for."""
         answer = self._tell(job, "poll", record)
         found = re.findall(r"^recattn: (absent|running|lost|exit (\d+))", answer, re.MULTILINE)
-        if not found:
-            raise Unanswered("no worker says how it stands")
+        if len(found) < job.hosts:
+            raise Unanswered(f"{len(found)} of {job.hosts} workers say how they stand")
         if any(words == "absent" for words, _ in found):
             self._tell(job, "start", record)
             return
@@ -211,27 +217,29 @@ class TpuVm:
         if record["phase"] == "wanted":
             self._ask_for_machines(job, record)
 
-    def _ask_for_machines(self, job: Job, record: dict[str, Any]) -> None:
-        self._call(self._create(job), but="ALREADY_EXISTS")
+    def _ask_for_machines(self, job: Job, record: dict[str, Any]) -> bool:
+        """Whether there were none of this name."""
+        new = self._call(self._create(job), but="ALREADY_EXISTS") is not None
         self._note(job, record, phase="queued")
+        return new
 
     def _machines(self, job: Job) -> str:
         said = self._call(self._resource("describe", job, "--format=json"), but="NOT_FOUND")
         try:
-            return json.loads(said)["state"]["state"] if said.strip() else "gone"
+            return "gone" if said is None else json.loads(said)["state"]["state"]
         except (ValueError, KeyError, TypeError) as error:
-            raise Unanswered(f"gcloud says nothing of the machines: {said[:80]!r}") from error
+            raise Unanswered(f"gcloud says nothing of the machines: {str(said)[:80]!r}") from error
 
     def _tell(self, job: Job, verb: str, record: dict[str, Any]) -> str:
-        return self._call(self._on_workers(job, verb, record["attempt"]))
+        return self._call(self._on_workers(job, verb, record["attempt"])) or ""
 
-    def _call(self, argv: Sequence[str], but: str | None = None) -> str:
-        """What a command says; "" where it failed in the way that changes nothing."""
+    def _call(self, argv: Sequence[str], but: str | None = None) -> str | None:
+        """What a command says; None where it failed in the way that was thought of."""
         answer = calls.call(argv, self.timeout)
         if answer.code == 0:
             return answer.out
         if but is not None and but in answer.err:
-            return ""
+            return None
         raise Unanswered(answer.last_line)
 
     def _note(self, job: Job, record: dict[str, Any], **changes: Any) -> None:
@@ -279,6 +287,10 @@ class TpuVm:
         line = f"bash {job.name}.sh {verb} {attempt}"
         command = ("gcloud", "compute", "tpus", "tpu-vm", "ssh", job.name)
         return (*command, "--worker=all", f"--command={line}", *self._where())
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    return records.read(folder / RECORD, ("phase", "attempt", "exit_code", "reason"))
 
 
 def _standing(record: dict[str, Any]) -> Status:

@@ -30,3 +30,5 @@ def test_what_a_command_says_is_kept_apart():
         calls.must(argv, timeout=100)
     with pytest.raises(UserError, match="there is no no-such-command on this machine"):
         calls.call(("no-such-command",), timeout=1)
+    with pytest.raises(UserError, match="cannot be run: Argument list too long"):
+        calls.call(("true", "a" * 1_000_000), timeout=1)

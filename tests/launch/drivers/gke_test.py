@@ -174,6 +174,15 @@ def test_a_job_that_is_there_is_left_and_one_that_failed_is_made_anew(kubectl, t
     ]
 
 
+def test_a_job_that_is_being_stopped_is_waited_for(kubectl, tmp_path):
+    leaving = {"metadata": {"deletionTimestamp": "now"}, "status": {"replicatedJobsStatus": []}}
+    kubectl.answer({"get jobset": [{"out": json.dumps(leaving)}] * 2})
+    work, driver = job(tmp_path), Gke("image")
+    assert driver.status(work) == Status(State.RUNNING, None, "it is being stopped")
+    driver.start(work)
+    assert verbs(kubectl) == ["get", "get", "delete", "apply"]
+
+
 def test_the_cluster_says_how_a_job_stands(kubectl, tmp_path):
     work, driver = job(tmp_path), Gke("image", timeout=1)
     message = "Container main for pod default/a-worker-0-0 failed with exit code 3 matching FailJob"
@@ -187,6 +196,7 @@ def test_the_cluster_says_how_a_job_stands(kubectl, tmp_path):
                 conditions("Completed"),
                 conditions("Failed"),
                 {"code": 1, "err": "Unable to connect to the server: EOF\n"},
+                {"code": 1, "err": "exec: executable gke-gcloud-auth-plugin not found\n"},
                 {"sleep": 1000},
             ],
             "get jobs ": [{"out": json.dumps(jobs)}],
@@ -199,6 +209,7 @@ def test_the_cluster_says_how_a_job_stands(kubectl, tmp_path):
     assert driver.status(work) == Status(State.FAILED, 3, "said the cluster")
     away = "Unable to connect to the server: EOF"
     assert driver.status(work) == Status(State.WAITING, None, away)
+    assert driver.status(work).state is State.WAITING
     assert "did not answer within 1 s" in driver.status(work).reason
 
 

@@ -63,6 +63,16 @@ def test_a_job_is_started_asked_for_and_waited_for(call, here):
     assert stopped.code == 0 and "job lm: failed" in stopped.out
 
 
+@pytest.mark.parametrize("one", ["local", "slurm"])
+def test_a_record_of_another_driver_is_refused_in_one_line(call, here, one):
+    folder = here / "runs/jobs/a"
+    folder.mkdir(parents=True)
+    record = {"local": '{"id": "1", "stopping": false}', "slurm": '{"phase": "queued"}'}
+    (folder / "job.json").write_text(record[one])
+    result = call(submit, "--name=a", f"--driver={one}", "--action=status")
+    assert result.code == 4 and result.err.count("\n") == 1 and "another driver" in result.err
+
+
 class Scripted:
     """A driver whose job stands as it is told."""
 
@@ -97,6 +107,7 @@ def test_waiting_says_what_changes(capsys):
         (("--name=a", "--action=stop", "--dry_run"), "--dry_run shows"),
         (("--name=a", "train"), "unexpected argument 'train'"),
         (("--name=a", "--", "--x=\n"), "control character"),
+        (("--name=a", "--", "--x=\udc80"), "no UTF-8"),
     ],
 )
 def test_wrong_usage_is_one_line_and_writes_nothing(call, here, arguments, words):

@@ -169,6 +169,39 @@ def test_a_cloud_that_hangs_or_stumbles_is_asked_again(gcloud, tmp_path):
     assert [ran(tmp_path, n) for n in range(2)] == [1, 1]
 
 
+def test_machines_of_somebody_else_are_left_alone(gcloud, tmp_path):
+    work = job(tmp_path, COUNT)
+    exists = {"code": 1, "err": "ERROR: ALREADY_EXISTS: Resource 'job' already exists\n- more\n"}
+    gcloud.answer({"create": [exists, exists]})
+    for _ in range(2):
+        with pytest.raises(UserError, match="machines of this name already"):
+            DRIVER.start(work)
+    assert DRIVER.status(work).state is State.FAILED
+    DRIVER.stop(work)
+    assert verbs(gcloud) == ["create", "create"]
+
+
+def test_machines_that_were_asked_for_before_a_crash_are_its_own(gcloud, tmp_path):
+    work, driver = job(tmp_path, COUNT), TpuVm("zone", "runtime", grace=1, timeout=1)
+    exists = {"code": 1, "err": "ERROR: ALREADY_EXISTS: Resource 'job' already exists\n"}
+    gcloud.answer({"create": [{"sleep": 1000}, exists]})
+    with pytest.raises(UserError, match="did not answer within 1 s and was killed; start it again"):
+        driver.start(work)
+    driver.start(work)
+    assert verbs(gcloud) == ["create", "create"]
+    assert DRIVER.status(work).state is State.WAITING
+
+
+def test_a_worker_that_does_not_answer_has_not_ended(gcloud, tmp_path):
+    work = job(tmp_path, COUNT)
+    gcloud.answer({"job.sh poll": [{"out": "recattn: exit 0\n"}]})
+    DRIVER.start(work)
+    DRIVER.status(work)
+    silent = "1 of 2 workers say how they stand"
+    assert DRIVER.status(work) == Status(State.RUNNING, None, silent)
+    assert over(DRIVER, work) == Status(State.DONE, 0)
+
+
 def test_a_worker_that_forgot_all_is_told_again(gcloud, tmp_path):
     work = job(tmp_path, COUNT)
     gcloud.answer({"start 1": [{}]})  # and nothing is started
@@ -191,7 +224,7 @@ def test_stopping_saves_and_then_gives_back(gcloud, tmp_path):
 
 
 def test_a_deaf_process_is_killed_and_one_that_waits_is_let_go(gcloud, tmp_path):
-    deaf = SAVE.replace("lambda *_: sys.exit(42)", "signal.SIG_IGN")
+    deaf = SAVE.replace("signal.SIGTERM, save", "signal.SIGTERM, signal.SIG_IGN")
     work = job(tmp_path, deaf, retries=3)
     DRIVER.start(work)
     DRIVER.status(work)
