@@ -20,13 +20,13 @@ _COLUMNS = (
     "topology", "mesh", "fits", "GiB", "of", "TFLOP", "GB moved", "GB sent", "ms at best",
     "products + messages", "tokens/s/chip", "scaling", "compiled",
 )  # fmt: skip
-_NOTES = """\
+NOTES = """\
 GiB: the most that a device holds at once, of so many. TFLOP, GB moved (to and from its memory) and
 GB sent (around rings): of one device in one step of training, loops counted as often as they run.
 ms at best: max(products, memory) + messages, each at the peak of the chip. A token is a
 step of a row, whatever it holds. scaling: tokens/s/chip over those of the least of its kind."""
 
-_SENT = """\
+SENT = """\
 GB that a device sends in a step, and all of it as a multiple of the parameters' bytes: by the
 textbook up to 2 where every device has them all, up to 3 where they are split over all devices."""
 
@@ -86,15 +86,16 @@ class Check:
 
 def tables(checks: Sequence[Check]) -> str:
     """What there is to say, in Markdown that reads well on a terminal."""
+    size, times, *more = found(checks)
+    sent = [SENT] if any(check.fits for check in checks) else []
+    return "\n\n".join([size, times, NOTES, *sent, *more])
+
+
+def found(checks: Sequence[Check]) -> list[str]:
+    """What was found of one model: its size, a table, and of what fits what is sent; remarks."""
     sizes = checks[0].sizes
     compared = efficiencies([c.rate for c in checks], [c.topology for c in checks])
     rows = [_row(check, scaling) for check, scaling in zip(checks, compared, strict=True)]
-    parts = [
-        f"{sizes['parameters']:,} parameters, {sizes['parameter_bytes'] / GIB:.2f} GiB;"
-        f" {sizes['batch_tokens']:,} tokens a batch",
-        as_markdown(rows, _COLUMNS),
-        _NOTES,
-    ]
     sent = [
         (
             str(c.topology),
@@ -105,10 +106,14 @@ def tables(checks: Sequence[Check]) -> str:
         for c in checks
         if c.fits
     ]
-    if sent:
-        parts += [_SENT, as_markdown(sent, ("topology", "mesh", *KINDS, "parameters"))]
     remarks = [f"- {c.topology}: {line}" for c in checks for line in _remarks(c)]
-    return "\n\n".join([*parts, *(["\n".join(remarks)] if remarks else [])])
+    return [
+        f"{sizes['parameters']:,} parameters, {sizes['parameter_bytes'] / GIB:.2f} GiB;"
+        f" {sizes['batch_tokens']:,} tokens a batch",
+        as_markdown(rows, _COLUMNS),
+        *([as_markdown(sent, ("topology", "mesh", *KINDS, "parameters"))] if sent else []),
+        *(["\n".join(remarks)] if remarks else []),
+    ]
 
 
 def _row(check: Check, scaling: float | None) -> tuple[str, ...]:

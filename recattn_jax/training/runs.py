@@ -152,7 +152,7 @@ class RunFolder:
             "host": socket.gethostname(),
             "devices": [device.device_kind for device in jax.devices()],
             "hardware": hardware(),
-            "commit": _commit(),
+            "commit": commit(),
             "wall_seconds": None,
             "training_seconds": None,
             "ended": "killed",  # until we know better
@@ -337,7 +337,7 @@ def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> N
         )
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The checkout's commit, with a + where files differ from it; None outside a checkout."""
     git = shutil.which("git")
     if git is None or not (CHECKOUT / ".git").exists():

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from launch import compile_check, topology_compiler
+from launch import compile_check, compile_records, report, topology_compiler
 from recattn_jax.errors import UserError
 from tests.launch.commands import TINY
 
@@ -190,3 +190,40 @@ def test_a_slice_that_the_compiler_does_not_know_is_one_line(call):
     assert result.code == 0
     wrong = call(compile_check, CONFIG, "--topology=v5e:1x7", "--config.batch=7")
     assert wrong.code == 1 and "- v5e:1x7: no topology v5e:1x7" in wrong.out, wrong.out
+
+
+def test_what_is_recorded_has_its_part_of_the_results(call, compiler, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    monkeypatch.setattr(compile_records, "commit", lambda: "0123456789" * 4 + "+")
+    monkeypatch.setattr(compile_records.importlib.metadata, "version", lambda name: f"{name}-9")
+    compiler["says"] = json.dumps(facts())
+    line = [CONFIG, "--topology=v5e:2x4", "--config.width=64"]
+    assert call(compile_check, *line, "--record", "--out=check").code == 0
+    compiler["says"] = json.dumps({"fits": False, "why": "17G of 16G"})
+    again = [CONFIG, "--config.width=64", "--topology=v5e:2x2,v5e:2x4"]
+    assert call(compile_check, *again, "--record").code == 0
+    compiler["says"] = json.dumps(facts(flops=4e12))
+    assert call(compile_check, *line, "--record").code == 0
+    # The first line was made anew; the others are of another command.
+    found = compile_records.read(tmp_path)
+    assert [str(one.check.topology) for one in found] == ["v5e:2x2", "v5e:2x4", "v5e:2x4"]
+    assert [one.check.fits for one in found] == [False, False, True]
+    assert found[2].command == f"python -m launch.compile_check {' '.join(line)}"
+    assert found[2].check.sent() == found[2].check.sent("all-reduce") == 20e6
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page == report.made_page([], found)
+    for words in (
+        "17G of 16G",
+        "4.000",
+        "commit 0123456+",
+        "jax jax-9",
+        found[0].command,
+        "in a loop over steps",
+    ):
+        assert words in page, words
+    with (tmp_path / compile_records.NAME).open("a") as file:
+        file.write('{"check": {}}\n')
+    compiler["asked"].clear()
+    damaged = call(compile_check, *line, "--record")
+    assert not compiler["asked"]  # it says so before minutes are spent
+    assert damaged.code == 4 and "line 4 is damaged" in damaged.err.splitlines()[-1]
