@@ -19,6 +19,7 @@ from recattn_jax.layers import (
     Feedback,
     FeedbackMemory,
     Residual,
+    SelfAttention,
     add,
 )
 from recattn_jax.models import PerStep, SequenceModel
@@ -88,6 +89,16 @@ def test_no_weight_travels_inside_a_loop_over_time(monkeypatch):
     assert collectives(64 * 64 // 4) != []
     monkeypatch.setattr(partition, "gather", lambda kernel, split=-1: kernel)
     assert collectives(64 * 4 * 64 // 4, **LONG) != []
+    prepared.cache_clear()
+
+
+def test_a_row_of_carried_attention_needs_no_other_row():
+    model = SequenceModel(Embed(16, 64), SelfAttention(2, window=8), PerStep(16))
+    prepared.cache_clear()
+    changes = {**LONG, "model": model, "carry_state": True}
+    text = prepared(**changes, mesh=MeshShape(data=8))[1].as_text()
+    assert hlo.loops(text) >= 2
+    assert hlo.collectives_in_loops(text, 2) == []
     prepared.cache_clear()
 
 
