@@ -118,8 +118,8 @@ def section(lines: Sequence[Found]) -> str:
     for line in lines:
         groups.setdefault((line.config_file, line.check.sizes["parameters"]), []).append(line)
     parts = [_TITLE.strip(), compile_report.NOTES, compile_report.SENT]
-    for (config_file, _), some in groups.items():
-        parts.append(f"### {config_file}")
+    for (config_file, parameters), some in groups.items():
+        parts.append(f"### {config_file}, {parameters:,} parameters")
         commands = dict.fromkeys(line.command for line in some)
         parts.append("```\n" + "\n".join(commands) + "\n```")
         made = dict.fromkeys(
