@@ -52,10 +52,11 @@ class Space:
         """One of the configurations of a space that has a size; the last key varies fastest."""
         found = []
         for key, values in reversed(list(self.values.items())):
-            if isinstance(values, Span):
-                values = range(int(values.low), int(values.high) + 1)
-            index, place = divmod(index, len(values))
-            found.append((key, values[place]))
+            choices: Sequence[Any] = (
+                range(int(values.low), int(values.high) + 1) if isinstance(values, Span) else values
+            )
+            index, place = divmod(index, len(choices))
+            found.append((key, choices[place]))
         return dict(reversed(found))
 
     def plain(self) -> dict[str, Any]:

@@ -14,7 +14,7 @@ left out and said; no configuration is run twice.
 
 Ctrl-C once asks the running jobs to save and stop, and ends with 42; Ctrl-C twice leaves them.
 Where five trials in a row fail, no more are started; the exit code is that of the last one's job
-if it is 2 or 3, otherwise 1.
+if it is 2 or 3, otherwise 1. It is 1, too, where all have ended and none finished.
 """
 
 import functools
