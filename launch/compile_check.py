@@ -113,6 +113,8 @@ def compile_check(
         for topology in wanted
     ]
     check_compiler()
+    if flag_values.out:
+        compile_report.make(Path(flag_values.out))
     question = {"config_file": str(experiment_file.__file__), "config": config.to_dict()}
     done = []
     for check in checks:

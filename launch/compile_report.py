@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -163,12 +164,22 @@ def _remarks(check: Check) -> list[str]:
     return lines
 
 
-def write(checks: Sequence[Check], title: str, folder: Path) -> str:
-    """Writes the page, the numbers and the figure; returns their names.
+def make(folder: Path) -> None:
+    """Makes the folder for what `write` writes, before minutes are spent on it.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: it cannot be made or written.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={folder}: it cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out={folder}: it cannot be written")
+
+
+def write(checks: Sequence[Check], title: str, folder: Path) -> str:
+    """Writes the page, the numbers and the figure; returns their names."""
     name = "compile_check"
     numbers = [
         {
@@ -184,18 +195,14 @@ def write(checks: Sequence[Check], title: str, folder: Path) -> str:
     ]
     files = [folder / f"{name}.{end}" for end in ("md", "json", "png")]
     page = f"# {title} on slices of TPUs\n\n{tables(checks)}\n\n![{name}]({name}.png)\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files[0].write_text(page, encoding="utf-8")
-        files[1].write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-        draw(checks, files[2])
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--out={folder}: it cannot be written there") from error
+    files[0].write_text(page, encoding="utf-8")
+    files[1].write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    draw(checks, files[2])
     return ", ".join(map(str, files))
 
 
 def draw(checks: Sequence[Check], path: Path) -> None:
-    """Draws memory against what there is, and the parts of a step, by topology.
+    """Draws memory against what there is, the parts of a step, and how it scales, by topology.
 
     Args:
       checks: what to draw; of what does not fit there is only its place.
@@ -220,8 +227,13 @@ def draw(checks: Sequence[Check], path: Path) -> None:
         for index, (seconds, colour) in enumerate(zip(parts, colours.values(), strict=True)):
             time.bar(place + 0.25 * (index - 1), 1e3 * seconds, 0.25, color=colour)
     ticks = [f"{check.topology}\n{check.mesh_name}" for check in checks]
-    for axes in (memory, time):
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    scaling = efficiencies([c.rate for c in checks], [c.topology for c in checks])
+    scaled = [
+        tick if share is None else f"{tick}\nscaling {share:.0%}"
+        for tick, share in zip(ticks, scaling, strict=True)
+    ]
+    for axes, below in ((memory, ticks), (time, scaled)):
+        axes.set_xticks(range(len(below)), below, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     memory.set_ylabel("GiB a device (dashed: what it has)")
     time.set_ylabel("ms a step, each at its peak")

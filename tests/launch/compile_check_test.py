@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from matplotlib.axes import Axes
 
 from launch import compile_check, compile_records, report, topology_compiler
 from recattn_jax.errors import UserError
@@ -92,7 +93,7 @@ def test_what_does_not_fit_is_told_in_the_words_of_the_compiler(call, compiler):
     assert "- v5e:2x4: RESOURCE_EXHAUSTED: Ran out of memory\n" in result.out
 
 
-def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler):
+def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler, monkeypatch):
     line = (
         "W0101 00:00:00.1 1 spmd_partitioner.cc:654] [SPMD] Involuntary full rematerialization. The"
         " compiler cannot go from sharding {devices=[2,4]<=[8]} to {devices=[8,1]<=[8]} efficiently"
@@ -100,6 +101,8 @@ def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler)
     )
     compiler.update(says=json.dumps(facts()), stderr=f"{line}\n{line}\n")
     arguments = ["--topology=v5e:2x4,v5e:1x2", "--config.mesh=data:-1", "--out=check"]
+    below = []
+    monkeypatch.setattr(Axes, "set_xticks", lambda axes, at, texts, **_: below.extend(texts))
     result = call(compile_check, CONFIG, *arguments)
     assert result.code == 0, result.err
     assert [question["mesh"] for question in compiler["asked"]] == [[8, 1, 1, 1], [2, 1, 1, 1]]
@@ -118,13 +121,17 @@ def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler)
     numbers = json.loads(Path("check/compile_check.json").read_text())
     assert numbers[0]["mesh"]["data"] == 8 and numbers[0]["facts"]["flops"] == 2e12
     assert Path("check/compile_check.png").stat().st_size > 1000
+    assert below[2:] == ["v5e:2x4\ndata:8\nscaling 25%", "v5e:1x2\ndata:2\nscaling 100%"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(call, compiler):
     compiler["says"] = json.dumps(facts())
     Path("file").write_text("")
     result = call(compile_check, CONFIG, "--topology=v5e:2x4", "--out=file/check")
-    assert result.code == 2 and "--out=file/check" in result.err.splitlines()[-1]
+    assert result.code == 2 and result.err.startswith("error: --out=file/check: it cannot be made")
+    assert result.err.count("\n") == 1 and not compiler["asked"]  # before minutes are spent
+    result = call(compile_check, CONFIG, "--topology=v5e:2x4", "--out=/proc/check")
+    assert result.code == 2 and result.err.count("\n") == 1
 
 
 QUESTION = {"config_file": TINY, "topology": "v5e:2x4", "slices": 1, "mesh": [2, 4, 1, 1]}
