@@ -6,7 +6,6 @@ import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Timer
 
 import pytest
 
@@ -184,13 +183,20 @@ def test_the_reason_is_in_the_words_of_the_run(study, ended, reason):
     assert [trial.reason for trial in here.summaries()] == [reason, ""]
 
 
-def test_a_request_to_stop_is_heard_between_two_looks(study):
-    from launch.trials import asked_to_stop, pause
+def test_a_request_to_stop_is_heard_between_two_looks(study, monkeypatch):
+    from launch import trials
 
-    with asked_to_stop() as asked:
-        Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        pause(3600.0, asked)
-    assert asked == ["SIGTERM"]
+    slept = []
+
+    def sleep(seconds):
+        assert not slept, "it was asked to stop, and sleeps on"
+        slept.append(seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trials.time, "sleep", sleep)
+    with trials.asked_to_stop() as asked:
+        trials.pause(3600.0, asked)
+    assert asked == ["SIGTERM"] and slept[0] < 1
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_it(study):
