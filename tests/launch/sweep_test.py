@@ -152,11 +152,11 @@ def test_a_dry_run_looks_at_what_is_in_the_folder(call, driver):
     [
         (["--config.peak_lr=0.3"], ["--config.peak_lr", "--space=width,streams"]),
         (["--space=peak_rl"], ["peak_rl", "did you mean peak_lr?"]),
-        (["--sampler=best"], ["--sampler=best"]),
-        (["--trials=0"], ["--trials=0"]),
         (["--trails=3"], ["--trails", "did you mean --trials?"]),
         (["--poll=nan"], ["--poll=nan", "seconds"]),
-        (["--config.width=a"], ["--config.width=a", "expected int"]),
+        (["--config.width=a"], ["--config.width=a", "expected an integer"]),
+        (["--trials=0"], ["--trials=0", "expected a positive integer"]),
+        (["--sampler=tbe"], ["--sampler=tbe", "expected one of tpe, "]),
         (["--workdir=run"], ["--workdir"]),
     ],
 )
