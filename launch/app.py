@@ -85,7 +85,11 @@ def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], N
 
 
 def _expected(flag: flags.Flag) -> str:
-    kind = flag.parser.flag_type()
+    names = getattr(flag.parser, "enum_values", None)
+    if names:
+        return f"one of {', '.join(names)}"
+    # Of numbers with bounds, absl's help says them: a positive integer.
+    kind = flag.parser.syntactic_help or flag.parser.flag_type()
     return f"{kind}, such as {flag.default!r}" if flag.default is not None else kind
 
 

@@ -9,6 +9,7 @@ from recattn_jax.errors import UserError
 from recattn_jax.training import MeshShape, sharding
 
 GIB = 2**30
+MOST = 8960  # chips of a slice: a Pod of v5p
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +104,8 @@ def topologies(text: str, slices: int) -> list[Topology]:
                 f"--topology={name}: a slice of {kind} has {CHIPS[kind].axes} dimensions, as in"
                 f" {_FORM}"
             )
+        if math.prod(shape) > MOST:
+            raise UserError(f"--topology={name}: no slice has more than {MOST:,} chips")
         found.append(Topology(kind, shape, slices))
     return found
 

@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,8 +29,9 @@ from absl import flags
 from jax.sharding import Mesh
 from ml_collections import config_dict
 
-from launch import app, chips, compile_report, configs
+from launch import app, chips, compile_records, compile_report, configs, report
 from launch.compile_report import Check
+from recattn_jax.analysis.results import read_results
 from recattn_jax.errors import UserError
 from recattn_jax.training import Experiment, MeshShape
 from recattn_jax.training.runs import CHECKOUT
@@ -39,6 +41,7 @@ from recattn_jax.training.state import abstract_state
 # For the child alone: on a machine with TPUs they would hide its pod.
 _ENVIRONMENT = {
     "JAX_PLATFORMS": "cpu",
+    "JAX_TRACEBACK_FILTERING": "off",  # or what an exception says would not be said last
     "JAX_ENABLE_COMPILATION_CACHE": "false",  # what comes out of the cache reports nothing
     "TPU_SKIP_MDS_QUERY": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
@@ -65,11 +68,24 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     flags.DEFINE_string(
         "out", None, "folder for compile_check.md, .json and .png", flag_values=flag_values
     )
+    flags.DEFINE_bool(
+        "record", False, "add what is found to the committed results", flag_values=flag_values
+    )
+    typed = [word for word in argv[1:] if not word.startswith(("--out=", "--record"))]
     chosen, argv = configs.choose(flag_values, argv)
 
     def main() -> None:
         chosen.check()
-        compile_check(flag_values, chosen.file, chosen.config, chosen.path)
+        if flag_values.record:
+            compile_records.read(report.FOLDER)  # what is damaged is said before minutes are spent
+        checks = compile_check(flag_values, chosen.file, chosen.config, chosen.path)
+        if flag_values.record:
+            line = shlex.join(["python", "-m", "launch.compile_check", *typed])
+            found = [compile_records.found(chosen.path, line, check) for check in checks]
+            compile_records.record(report.FOLDER, found)
+            report.write_page(report.FOLDER, read_results(report.FOLDER / "results.jsonl"))
+        if any(check.facts is None for check in checks):
+            raise SystemExit(1)
 
     return argv, main
 
@@ -79,7 +95,7 @@ def compile_check(
     experiment_file: ModuleType,
     config: config_dict.ConfigDict,
     config_path: str,
-) -> None:
+) -> list[Check]:
     """Checks everything that needs no compiler, then asks it, one topology after the other."""
     wanted = chips.topologies(app.required(flag_values, "topology"), flag_values.slices)
     experiment = experiment_file.build(config)
@@ -93,6 +109,8 @@ def compile_check(
         for topology in wanted
     ]
     check_compiler()
+    if flag_values.out:
+        compile_report.make(Path(flag_values.out))
     question = {"config_file": str(experiment_file.__file__), "config": config.to_dict()}
     done = []
     for check in checks:
@@ -102,8 +120,7 @@ def compile_check(
     if flag_values.out:
         title = f"`{config_path}`"
         print(f"written: {compile_report.write(done, title, Path(flag_values.out))}")
-    if any(check.facts is None for check in done):
-        raise SystemExit(1)
+    return done
 
 
 def checked_mesh(

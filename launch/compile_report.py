@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,13 @@ _COLUMNS = (
     "topology", "mesh", "fits", "GiB", "of", "TFLOP", "GB moved", "GB sent", "ms at best",
     "products + messages", "tokens/s/chip", "scaling", "compiled",
 )  # fmt: skip
-_NOTES = """\
+NOTES = """\
 GiB: the most that a device holds at once, of so many. TFLOP, GB moved (to and from its memory) and
 GB sent (around rings): of one device in one step of training, loops counted as often as they run.
 ms at best: max(products, memory) + messages, each at the peak of the chip. A token is a
 step of a row, whatever it holds. scaling: tokens/s/chip over those of the least of its kind."""
 
-_SENT = """\
+SENT = """\
 GB that a device sends in a step, and all of it as a multiple of the parameters' bytes: by the
 textbook up to 2 where every device has them all, up to 3 where they are split over all devices."""
 
@@ -86,15 +87,16 @@ class Check:
 
 def tables(checks: Sequence[Check]) -> str:
     """What there is to say, in Markdown that reads well on a terminal."""
+    size, times, *more = found(checks)
+    sent = [SENT] if any(check.fits for check in checks) else []
+    return "\n\n".join([size, times, NOTES, *sent, *more])
+
+
+def found(checks: Sequence[Check]) -> list[str]:
+    """What was found of one model: its size, a table, and of what fits what is sent; remarks."""
     sizes = checks[0].sizes
     compared = efficiencies([c.rate for c in checks], [c.topology for c in checks])
     rows = [_row(check, scaling) for check, scaling in zip(checks, compared, strict=True)]
-    parts = [
-        f"{sizes['parameters']:,} parameters, {sizes['parameter_bytes'] / GIB:.2f} GiB;"
-        f" {sizes['batch_tokens']:,} tokens a batch",
-        as_markdown(rows, _COLUMNS),
-        _NOTES,
-    ]
     sent = [
         (
             str(c.topology),
@@ -105,10 +107,14 @@ def tables(checks: Sequence[Check]) -> str:
         for c in checks
         if c.fits
     ]
-    if sent:
-        parts += [_SENT, as_markdown(sent, ("topology", "mesh", *KINDS, "parameters"))]
     remarks = [f"- {c.topology}: {line}" for c in checks for line in _remarks(c)]
-    return "\n\n".join([*parts, *(["\n".join(remarks)] if remarks else [])])
+    return [
+        f"{sizes['parameters']:,} parameters, {sizes['parameter_bytes'] / GIB:.2f} GiB;"
+        f" {sizes['batch_tokens']:,} tokens a batch",
+        as_markdown(rows, _COLUMNS),
+        *([as_markdown(sent, ("topology", "mesh", *KINDS, "parameters"))] if sent else []),
+        *(["\n".join(remarks)] if remarks else []),
+    ]
 
 
 def _row(check: Check, scaling: float | None) -> tuple[str, ...]:
@@ -158,12 +164,22 @@ def _remarks(check: Check) -> list[str]:
     return lines
 
 
-def write(checks: Sequence[Check], title: str, folder: Path) -> str:
-    """Writes the page, the numbers and the figure; returns their names.
+def make(folder: Path) -> None:
+    """Makes the folder for what `write` writes, before minutes are spent on it.
 
     Raises:
-      UserError: the folder cannot be written.
+      UserError: it cannot be made or written.
     """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out={folder}: it cannot be made: {error.strerror}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out={folder}: it cannot be written")
+
+
+def write(checks: Sequence[Check], title: str, folder: Path) -> str:
+    """Writes the page, the numbers and the figure; returns their names."""
     name = "compile_check"
     numbers = [
         {
@@ -179,18 +195,14 @@ def write(checks: Sequence[Check], title: str, folder: Path) -> str:
     ]
     files = [folder / f"{name}.{end}" for end in ("md", "json", "png")]
     page = f"# {title} on slices of TPUs\n\n{tables(checks)}\n\n![{name}]({name}.png)\n"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files[0].write_text(page, encoding="utf-8")
-        files[1].write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
-        draw(checks, files[2])
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise UserError(f"--out={folder}: it cannot be written there") from error
+    files[0].write_text(page, encoding="utf-8")
+    files[1].write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
+    draw(checks, files[2])
     return ", ".join(map(str, files))
 
 
 def draw(checks: Sequence[Check], path: Path) -> None:
-    """Draws memory against what there is, and the parts of a step, by topology.
+    """Draws memory against what there is, the parts of a step, and how it scales, by topology.
 
     Args:
       checks: what to draw; of what does not fit there is only its place.
@@ -215,8 +227,13 @@ def draw(checks: Sequence[Check], path: Path) -> None:
         for index, (seconds, colour) in enumerate(zip(parts, colours.values(), strict=True)):
             time.bar(place + 0.25 * (index - 1), 1e3 * seconds, 0.25, color=colour)
     ticks = [f"{check.topology}\n{check.mesh_name}" for check in checks]
-    for axes in (memory, time):
-        axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
+    scaling = efficiencies([c.rate for c in checks], [c.topology for c in checks])
+    scaled = [
+        tick if share is None else f"{tick}\nscaling {share:.0%}"
+        for tick, share in zip(ticks, scaling, strict=True)
+    ]
+    for axes, below in ((memory, ticks), (time, scaled)):
+        axes.set_xticks(range(len(below)), below, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     memory.set_ylabel("GiB a device (dashed: what it has)")
     time.set_ylabel("ms a step, each at its peak")

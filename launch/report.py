@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from launch import app
+from launch import app, compile_records
 from launch.evaluate import check_vocabularies
 from recattn_jax.analysis import results_page
 from recattn_jax.analysis.figures import comparison, loss_curves
@@ -167,11 +167,11 @@ def write_page(folder: Path, results: Sequence[Result]) -> None:
     compared = results_page.panels(results)
     if compared:
         comparison(compared, folder / FIGURE)
-    write_atomically(folder / "RESULTS.md", made_page(results))
+    write_atomically(folder / "RESULTS.md", made_page(results, compile_records.read(folder)))
     print(f"{len(results)} results in {folder / 'RESULTS.md'}")
 
 
-def made_page(results: Sequence[Result]) -> str:
+def made_page(results: Sequence[Result], compiled: Sequence[compile_records.Found]) -> str:
     """The page of these results, with what their experiment files say now."""
     files = {result.config_file: CHECKOUT / result.config_file for result in results}
     docstrings = {
@@ -179,7 +179,8 @@ def made_page(results: Sequence[Result]) -> str:
         for name, file in files.items()
         if file.exists()
     }
-    return results_page.page(results, docstrings, FIGURE if results_page.panels(results) else None)
+    figure = FIGURE if results_page.panels(results) else None
+    return results_page.page(results, docstrings, figure) + compile_records.section(compiled)
 
 
 if __name__ == "__main__":

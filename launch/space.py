@@ -4,8 +4,7 @@ Every choice is parsed as `launch.train` will parse it, so what is not what it s
 1.5 for a number of heads, None, which no flag can say) is found here and not by the first trial.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -38,19 +37,27 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """How many configurations there are; None where a key has a span."""
+        """How many configurations there are; None where a key has a span of all numbers."""
         size = 1
         for values in self.values.values():
-            if isinstance(values, Span):
+            if not isinstance(values, Span):
+                size *= len(values)
+            elif isinstance(values.low, int) and isinstance(values.high, int):
+                size *= values.high - values.low + 1
+            else:
                 return None
-            size *= len(values)
         return size
 
-    def points(self) -> Iterator[Parameters]:
-        """Every configuration of a space of choices alone, the last key varying fastest."""
-        choices = [values for values in self.values.values() if not isinstance(values, Span)]
-        for point in itertools.product(*choices):
-            yield dict(zip(self.values, point, strict=True))
+    def point(self, index: int) -> Parameters:
+        """One of the configurations of a space that has a size; the last key varies fastest."""
+        found = []
+        for key, values in reversed(list(self.values.items())):
+            choices: Sequence[Any] = (
+                range(int(values.low), int(values.high) + 1) if isinstance(values, Span) else values
+            )
+            index, place = divmod(index, len(choices))
+            found.append((key, choices[place]))
+        return dict(reversed(found))
 
     def plain(self) -> dict[str, Any]:
         """The space as JSON keeps it."""
@@ -98,7 +105,7 @@ def read_space(
       UserError: there is no `sweep()`, or a key or value of it that no run can have.
     """
     sweep = getattr(experiment_file, "sweep", None)
-    if sweep is None:
+    if not callable(sweep):
         raise UserError(f"{path} has no function sweep(): it says what is worth varying")
     found = sweep()
     if not isinstance(found, Mapping) or not found:
@@ -117,7 +124,7 @@ def read_space(
         if key not in numbers:
             raise UserError(
                 f"{path}: sweep() varies {key!r}, which get_config() does not have"
-                f"{nearest(key, numbers)}"
+                f"{nearest(str(key), numbers)}"
             )
         if isinstance(found[key], Span):
             values[key] = _span(found[key], numbers[key], f"{path}: sweep()[{key!r}]")
@@ -147,6 +154,8 @@ def _choices(
             value = configs.parse(experiment_file, path, [*base, words])[key]
         except (UserError, TypeError, ValueError) as error:
             raise UserError(f"{where} has {choice!r}, which no flag can say: {error}") from error
+        if any(ord(letter) < 32 for letter in words):
+            raise UserError(f"{where} has {choice!r}, and no command may hold a control character")
         if value != choice:
             raise UserError(f"{where} has {choice!r}, which a flag would make {value!r}")
         parsed.append(value)

@@ -29,7 +29,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from launch.locks import FileLock
 from launch.space import Parameters, Space, overrides
 from recattn_jax.analysis import sweeps
-from recattn_jax.errors import UserError
+from recattn_jax.errors import StorageError, UserError
 from recattn_jax.files import write_atomically
 from recattn_jax.training.space import Span
 
@@ -40,7 +40,7 @@ _STATES = {
     TrialState.PRUNED: sweeps.PRUNED,
     TrialState.FAIL: sweeps.FAILED,
 }
-_ATTEMPTS = 20  # to be offered something new, before one of what is left is drawn
+_ATTEMPTS = 20  # to be offered something new, before one of what is left is taken
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
@@ -58,7 +58,8 @@ class Study:
       seed: of the sampler.
 
     Raises:
-      UserError: the folder cannot be made, or holds another sweep.
+      UserError: the folder cannot be made or written, or holds another sweep.
+      StorageError: what it holds is damaged.
     """
 
     def __init__(
@@ -80,14 +81,22 @@ class Study:
         except OSError as error:
             raise UserError(f"cannot make the folder {folder}: {error.strerror}") from error
         self.lock = FileLock(folder / "locks" / "sweep")
-        with self.lock:
-            self.name = agree(folder, identity)
-            journal = folder / "journal.log"
-            lock: Any = _JournalLock(journal, FileLock(folder / "locks" / "journal"))
+        try:
+            with self.lock:
+                self.name = agree(folder, identity)
+                self._open(folder / "journal.log")
+        except PermissionError as error:
+            raise UserError(f"cannot write in the folder {folder}: {error}") from error
+
+    def _open(self, journal: Path) -> None:
+        lock: Any = _JournalLock(journal, FileLock(self.folder / "locks" / "journal"))
+        try:
             self._storage = JournalStorage(JournalFileBackend(str(journal), lock))
             if self.name not in optuna.get_all_study_names(self._storage):
-                self._storage.create_new_study([direction(maximise)], self.name)
+                self._storage.create_new_study([direction(self.maximise)], self.name)
             self._study = optuna.load_study(study_name=self.name, storage=self._storage)
+        except json.JSONDecodeError as error:
+            raise StorageError(f"{journal} is damaged ({error}); use another --folder") from error
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that any process has started, by number."""
@@ -217,7 +226,7 @@ def agree(folder: Path, identity: Mapping[str, Any]) -> str:
 
     Args:
       folder: of the sweep.
-      identity: plain values by name; "experiment" begins the name.
+      identity: plain values by name.
 
     Returns:
       The sweep's name, which no other sweep has: its jobs are named after it.
@@ -225,14 +234,34 @@ def agree(folder: Path, identity: Mapping[str, Any]) -> str:
     Raises:
       UserError: the folder holds another sweep.
     """
+    name = known(folder, identity)
+    if name is None:
+        name = new_name(folder.absolute().name)
+        written = json.dumps({"name": name, **identity}, indent=2) + "\n"
+        write_atomically(folder / "sweep.json", written)
+    return name
+
+
+def known(folder: Path, identity: Mapping[str, Any]) -> str | None:
+    """The name of the sweep in a folder, which is the one meant; None where there is none.
+
+    Args:
+      folder: of the sweep.
+      identity: plain values by name.
+
+    Raises:
+      UserError: the folder holds another sweep.
+      StorageError: what the folder says of its sweep cannot be read.
+    """
     file = folder / "sweep.json"
     plain = json.loads(json.dumps(dict(identity)))
     if not file.exists():
-        name = new_name(folder.absolute().name)
-        write_atomically(file, json.dumps({"name": name, **plain}, indent=2) + "\n")
-        return name
-    stored = json.loads(file.read_text())
-    name = str(stored.pop("name"))
+        return None
+    try:
+        stored = json.loads(file.read_text())
+        name = str(stored.pop("name"))
+    except (ValueError, KeyError) as error:
+        raise StorageError(f"{file} is damaged ({error}); use another --folder") from error
     differing = [
         f"{key}: {_say(stored, key)} there, {_say(plain, key)} now"
         for key in sorted(stored.keys() | plain.keys())
@@ -281,7 +310,7 @@ def propose(
     """
     tried = [trial.params for trial in trials]
     if sampler == "grid":
-        return next((point for point in space.points() if point not in tried), None)
+        return _untried(space, tried, 0)
     state = int(np.random.SeedSequence([seed, len(trials)]).generate_state(1)[0])
     scratch = optuna.create_study(
         sampler=make_sampler(sampler, state), direction=direction(maximise)
@@ -292,10 +321,16 @@ def propose(
         if trial.params not in tried:
             return dict(trial.params)
         scratch.tell(trial, state=TrialState.FAIL)
+    return _untried(space, tried, state)
+
+
+def _untried(space: Space, tried: Sequence[Parameters], start: int) -> Parameters | None:
+    """The first new configuration from a number on, and round; None if there is none."""
     if space.size is None:
         return None
-    untried = [point for point in space.points() if point not in tried]
-    return untried[state % len(untried)] if untried else None
+    numbers = range(min(space.size, len(tried) + 1))  # of so many one is new, if any is
+    points = (space.point((start + number) % space.size) for number in numbers)
+    return next((point for point in points if point not in tried), None)
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -14,10 +14,11 @@ left out and said; no configuration is run twice.
 
 Ctrl-C once asks the running jobs to save and stop, and ends with 42; Ctrl-C twice leaves them.
 Where five trials in a row fail, no more are started; the exit code is that of the last one's job
-if it is 2 or 3, otherwise 1.
+if it is 2 or 3, otherwise 1. It is 1, too, where all have ended and none finished.
 """
 
 import functools
+import math
 import shlex
 import sys
 from collections.abc import Callable
@@ -104,7 +105,7 @@ def sweep(
     check(flag_values, space)
     try:
         from launch.study import Study  # noqa: PLC0415  (only a sweep needs Optuna)
-        from launch.trials import Plan, Sweep  # noqa: PLC0415
+        from launch.trials import Plan, Sweep, TrialsFailed  # noqa: PLC0415
     except ImportError as error:
         raise UserError(f"a sweep needs Optuna: pip install -e '.[launch]' ({error})") from error
     experiment = experiment_file.build(config)
@@ -120,12 +121,13 @@ def sweep(
         make_job=functools.partial(drivers.job, flag_values),
     )
     folder = Path(flag_values.folder or f"runs/sweep-{Path(config_file).stem}")
+    who = identity(flag_values, space, config, config_file, experiment)
     if flag_values.dry_run:
-        rehearse(flag_values, experiment, space, driver, plan, folder)
+        rehearse(flag_values, experiment, space, driver, plan, folder, who)
         return
     study = Study(
         folder,
-        identity(flag_values, space, config, config_file, experiment),
+        who,
         space,
         sampler=flag_values.sampler,
         pruner=flag_values.pruner,
@@ -134,23 +136,31 @@ def sweep(
         seed=flag_values.seed,
     )
     print(f"{space}; {flag_values.trials} trials in {folder}", flush=True)
-    Sweep(study, driver, plan, Board(sys.stdout, plan.headline).show).run()
-    conclude(study, plan)
+    board = Board(sys.stdout, plan.headline, study.maximise)
+    try:
+        Sweep(study, driver, plan, board.show, board.say).run()
+    except TrialsFailed:
+        conclude(study, plan)
+        raise
+    if conclude(study, plan) is None:
+        raise TrialsFailed(f"no trial finished; {folder / 'sweep.md'} says why", 1)
 
 
 def check(flag_values: flags.FlagValues, space: Space) -> None:
     """Refuses flags that do not fit the space.
 
     Raises:
-      UserError: a key is both fixed and varied; a span has no grid.
+      UserError: a key is both fixed and varied; a span has no grid; a time is none.
     """
+    if not math.isfinite(flag_values.poll or 0):
+        raise UserError(f"--poll={flag_values.poll}: expected seconds")
     for key, values in space.values.items():
         if f"config.{key}" in flag_values:
             others = ",".join(other for other in space.values if other != key)
             without = f"name the keys to vary: --space={others}" if others else "leave it out"
             raise UserError(f"--config.{key} is given, but the sweep varies it; {without}")
-        if flag_values.sampler == "grid" and isinstance(values, Span):
-            raise UserError(f"--sampler=grid: {key} has a span, {values}, and not choices")
+        if flag_values.sampler == "grid" and Space({key: values}).size is None:
+            raise UserError(f"--sampler=grid: {key} has no end of values, {values}")
 
 
 def identity(
@@ -179,32 +189,33 @@ def rehearse(
     driver: Driver,
     plan: "Plan",
     folder: Path,
+    who: dict[str, Any],
 ) -> None:
-    """Prints the space and what starting the first trial would do."""
-    from launch.study import new_name, propose  # noqa: PLC0415
+    """Prints the space and what starting the first trial would do, or did."""
+    from launch.study import known, new_name, propose  # noqa: PLC0415
 
+    before = known(folder, who)
     first = propose([], space, flag_values.sampler, flag_values.seed, experiment.task.maximise)
     assert first is not None, "every space has a point"
-    name = new_name(folder.absolute().name)
+    name = before or new_name(folder.absolute().name)
     job = plan.job(folder, f"{name}-0", overrides(first), "trial-0")
     print(f"{space}; {flag_values.trials} trials in {folder}")
-    print(f"the first job would be {job.name}:")
+    print(f"the first job {'was' if before else 'would be'} {job.name}:")
     print("\n".join(shown(driver.plan(job))), flush=True)
 
 
-def conclude(study: "Study", plan: "Plan") -> None:
-    """Writes the table and the figures, and says what was found and how to do it again."""
+def conclude(study: "Study", plan: "Plan") -> sweeps.Trial | None:
+    """Writes the table and the figures, and says what was found and how to do it again.
+
+    Returns:
+      The best trial; None if none finished.
+    """
     trials = study.summaries()
     best = sweeps.best_of(trials, study.maximise)
-    ended = [trial for trial in trials if trial.state in (sweeps.FINISHED, sweeps.PRUNED)]
-    counts = {
-        state: count
-        for state in (sweeps.FINISHED, sweeps.PRUNED, sweeps.FAILED)
-        if (count := sum(trial.state == state for trial in trials))
-    }
-    said = ", ".join(f"{count} {state}" for state, count in counts.items())
-    if len(ended) < plan.trials:
-        said += f"; the space has no more than these {study.space.size or len(trials)}"
+    said = sweeps.counted(trials)
+    ended = sum(trial.state in (sweeps.FINISHED, sweeps.PRUNED) for trial in trials)
+    if ended < plan.trials and len(trials) == study.space.size:
+        said += f"; the space has no more than these {len(trials)}"
     lines = [f"{len(trials)} trials: {said}"]
     if best is not None:
         arguments = study.trial(best.number).user_attrs["arguments"]
@@ -216,6 +227,7 @@ def conclude(study: "Study", plan: "Plan") -> None:
     for line in lines:
         print(line)
     print(f"written: {study.folder / 'sweep.md'}", flush=True)
+    return best
 
 
 def draw(study: "Study", plan: "Plan", trials: list[sweeps.Trial]) -> list[Path]:
@@ -227,7 +239,8 @@ def draw(study: "Study", plan: "Plan", trials: list[sweeps.Trial]) -> list[Path]
     importances = study.importances()
     if importances:
         files.append(study.folder / "importance.png")
-        sweeps.importance_bars(importances, plan.headline, files[1])
+        finished = sum(trial.state == sweeps.FINISHED for trial in trials)
+        sweeps.importance_bars(importances, plan.headline, finished, files[1])
     return files
 
 
@@ -249,7 +262,9 @@ def write_page(
         sweeps.columns(keys, plan.headline),
     )
     page = [f"# {study.name}", "", f"{study.space}.", ""]
-    page += [lines[0] + "."] if len(lines) == 1 else [*lines[:2], "", f"    {lines[2]}"]
+    page += [lines[0] + "."]
+    if len(lines) > 1:
+        page += ["", lines[1][0].upper() + lines[1][1:], "", f"    {lines[2]}"]
     page += ["", table, "", *(f"![{file.stem}]({file.name})" for file in files)]
     write_atomically(study.folder / "sweep.csv", sweeps.as_csv(trials, keys, plan.headline))
     write_atomically(study.folder / "sweep.md", "\n".join(page) + "\n")

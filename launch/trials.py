@@ -5,6 +5,7 @@ ends, another one (the same command, started again) finds the running trials unl
 driver for the status of their jobs, and goes on looking after them.
 """
 
+import json
 import math
 import signal
 import time
@@ -89,12 +90,19 @@ class Sweep:
       driver: runs them.
       plan: how.
       show: is given all trials after each look at them.
+      say: is given a line for a person.
     """
 
     def __init__(
-        self, study: Study, driver: Driver, plan: Plan, show: Callable[[list[Trial]], None]
+        self,
+        study: Study,
+        driver: Driver,
+        plan: Plan,
+        show: Callable[[list[Trial]], None],
+        say: Callable[[str], None],
     ):
-        self._study, self._driver, self._plan, self._show = study, driver, plan, show
+        self._study, self._driver, self._plan = study, driver, plan
+        self._show, self._say = show, say
         self._locks: dict[int, FileLock] = {}  # of the trials that this process looks after
         self._stopped: set[int] = set()  # trials whose job this process has asked to stop
         self._failures = 0  # in a row
@@ -110,12 +118,16 @@ class Sweep:
             try:
                 while self.step():
                     if asked:
+                        self._say(
+                            f"{asked[0]}: waiting for {len(self._locks)} jobs to save and stop;"
+                            " Ctrl-C leaves them"
+                        )
                         self.leave()
                         raise Interrupted(
                             f"stopped by {asked[0]}, the trials are in {self._study.folder};"
                             " the same command goes on"
                         )
-                    time.sleep(self._plan.poll)
+                    pause(self._plan.poll, asked)
             except TrialsFailed:
                 self.leave()
                 raise
@@ -237,14 +249,20 @@ class Sweep:
 
     def _failed(self, trial: FrozenTrial, status: Status) -> None:
         code = "" if status.exit_code is None else f"exit code {status.exit_code}: "
-        reason = f"{code}{status.reason or 'no reason is known'}"
+        words = (last_words(self._study.folder / trial.user_attrs["run"]), status.reason)
+        reason = code + ("; ".join(filter(None, words)) or "no reason is known")
         self._study.fail(trial.number, reason)
         self._let_go(trial.number)
         self._failures += 1
         if self._failures >= min(_HOPELESS, self._plan.trials):
+            last = f"trial {trial.number}"
+            if self._failures > 1:
+                last = f"{self._failures} trials in a row failed, the last one, {last},"
+            else:
+                last += " failed"
             raise TrialsFailed(
-                f"{self._failures} trials in a row failed, the last one, trial {trial.number},"
-                f" with {reason}",
+                f"{last} with {reason}; the same command goes on with what was not tried yet,"
+                " another --folder begins anew",
                 status.exit_code if status.exit_code in FINAL and status.exit_code else 1,
             )
 
@@ -265,6 +283,27 @@ def evaluations(run: Path, headline: str) -> dict[int, float]:
         for record in records
         if headline in record and math.isfinite(record[headline])
     }
+
+
+def last_words(run: Path) -> str:
+    """What a run that failed says of it; nothing where it did not come to that.
+
+    Args:
+      run: the run's folder.
+    """
+    try:
+        ended = str(json.loads((run / "run.json").read_text())["ended"])
+    except (OSError, ValueError, KeyError):
+        return ""
+    # A run that was killed could not say why, and one that was interrupted failed later.
+    return "" if ended.partition(":")[0] in ("done", "killed", "Interrupted") else ended
+
+
+def pause(seconds: float, asked: Sequence[str]) -> None:
+    """Waits, but not once somebody has asked to stop."""
+    until = time.monotonic() + seconds
+    while not asked and (left := until - time.monotonic()) > 0:
+        time.sleep(min(left, 0.2))
 
 
 @contextmanager

@@ -59,6 +59,21 @@ def gather(kernel: jax.Array, split: int = -1) -> jax.Array:
     return _constrain(kernel, axes)
 
 
+def whole(x: jax.Array) -> jax.Array:
+    """Gathers an array over all axes of the mesh.
+
+    Args:
+      x: a weight, or what an optimizer keeps for it.
+
+    Returns:
+      The same values; placed as they are where no mesh is set or the mesh has other axes.
+
+    >>> whole(jax.numpy.ones((4, 3))).shape
+    (4, 3)
+    """
+    return _constrain(x, [()] * x.ndim)
+
+
 def hosts() -> tuple[int, int]:
     """Which part of the rows of every batch this host reads: its number, and how many there are.
 

@@ -548,6 +548,34 @@ def check_dtype(row: Row) -> None:
         assert np.all(np.isfinite(leaf)), "a row that sees nothing gives NaN"
 
 
+def check_sum(row: Row) -> None:
+    """In bfloat16 the gradient of many equal rows is that of one, so many times.
+
+    A sum kept in bfloat16 stops growing at 256 equal terms.
+    """
+    rows = 1024
+
+    def repeated(leaf: jax.Array) -> jax.Array:
+        return jnp.repeat(leaf[:1], rows, axis=0)
+
+    x, context = repeated(inputs(row, jnp.bfloat16)), jax.tree.map(repeated, ones(row))
+    toward = jax.random.normal(jax.random.key(11), x.shape[1:2])
+
+    @jax.jit
+    @jax.grad
+    def gradient(weights: Any, weigh: jax.Array) -> jax.Array:
+        y, _ = row.layer.apply(weights, x, None, context)
+        return jnp.einsum("bt...,t,b->", y.astype(jnp.float32), toward, weigh)
+
+    one = gradient(variables(row), jnp.zeros(rows).at[0].set(1.0))
+    close(
+        jax.tree.map(lambda d: d / rows, gradient(variables(row), jnp.ones(rows))),
+        one,
+        "of many rows: d_variables",
+        1e-2,
+    )
+
+
 def check_refusal(row: Row) -> None:
     """A layer that does not stream takes no state, gives none, and says why."""
     weights, x = variables(row), inputs(row)
@@ -564,6 +592,7 @@ ANY: dict[str, Callable[[Row], None]] = {
     "segment": check_segment,
     "padding": check_padding,
     "dtype": check_dtype,
+    "sum": check_sum,
 }
 STREAMING = ANY | {"zero": check_zero, "split": check_split, "causality": check_causality}
 WHOLE = ANY | {"refusal": check_refusal}

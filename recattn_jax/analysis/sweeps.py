@@ -63,6 +63,20 @@ def ranked(trials: Sequence[Trial], maximise: bool) -> list[Trial]:
     return sorted(trials, key=rank)
 
 
+def counted(trials: Sequence[Trial]) -> str:
+    """How many there are in each state.
+
+    >>> counted([Trial(n, state, {}, 1, 0.5) for n, state in enumerate((RUNNING, FAILED, FAILED))])
+    '2 failed, 1 running'
+    """
+    states = [trial.state for trial in trials]
+    return ", ".join(
+        f"{states.count(state)} {state}"
+        for state in (FINISHED, PRUNED, FAILED, RUNNING)
+        if state in states
+    )
+
+
 def columns(keys: Sequence[str], headline: str) -> tuple[str, ...]:
     """What `cells` says of a trial."""
     return ("trial", "state", *keys, "step", headline, "reason")
@@ -108,7 +122,7 @@ def parallel_coordinates(
 ) -> None:
     """Draws each finished trial as a line through its parameters to its headline.
 
-    Good ones are dark; the best one is thick.
+    Good ones are dark; the best one is thick. The title says so.
 
     Args:
       trials: at least one of them finished.
@@ -130,7 +144,7 @@ def parallel_coordinates(
     scales = [
         _Scale([trial.parameters[key] for trial in finished], key in logarithmic) for key in keys
     ]
-    scales.append(_Scale(values, False))
+    scales.append(_Scale(values, False, most=1))
     palette = matplotlib.colormaps["viridis_r" if maximise else "viridis"]
     norm = Normalize(*_limits(values))
     for trial, value in zip(finished, values, strict=True):
@@ -140,6 +154,11 @@ def parallel_coordinates(
         axes.plot(range(len(row)), heights, color=palette(norm(value)), linewidth=width)
     for position, scale in enumerate(scales):
         _draw_scale(axes, position, scale)
+    axes.set_title(
+        f"finished trials: {len(finished)}; thick: the best, trial {finished[-1].number}",
+        fontsize=9,
+        loc="left",
+    )
     axes.set_xticks(range(len(scales)), [*keys, headline])
     axes.set_xlim(-0.2, len(keys) + 0.5)
     axes.set_ylim(-0.06, 1.06)
@@ -151,19 +170,27 @@ def parallel_coordinates(
 
 
 class _Scale:
-    """Where values stand on an axis from 0 to 1: numbers by size, words in the order of choices."""
+    """Where values stand on an axis from 0 to 1: numbers by size, words by the alphabet.
 
-    def __init__(self, values: Sequence[Any], logarithmic: bool):
+    Args:
+      values: all that are to stand there.
+      logarithmic: whether numbers stand where their logarithms are.
+      most: different numbers that are each written beside the axis; instead of more, five are.
+    """
+
+    def __init__(self, values: Sequence[Any], logarithmic: bool, most: int = 6):
         numbers = all(type(value) in (int, float) for value in values)
         self._order = None if numbers else sorted(set(map(as_flag, values)))
         self._log = logarithmic
         low, high = _limits([self._position(value) for value in values])
         self._low, self._high = low, high
-        distinct = sorted({self._position(value): as_flag(value) for value in values}.items())
-        if numbers and len(distinct) > 6:
+        marks = dict(sorted((self._position(value), value) for value in values))
+        if numbers and len(marks) > most:
             positions = np.linspace(low, high, 5).tolist()
-            distinct = [(p, f"{math.exp(p) if logarithmic else p:.3g}") for p in positions]
-        self.ticks = [((p - low) / (high - low), text) for p, text in distinct]
+            marks = {p: math.exp(p) if logarithmic else p for p in positions}
+        found = list(marks.values())
+        texts = told_apart(found) if numbers else [as_flag(value) for value in found]
+        self.ticks = [((p - low) / (high - low), t) for p, t in zip(marks, texts, strict=True)]
 
     def _position(self, value: Any) -> float:
         if self._order is not None:
@@ -172,6 +199,22 @@ class _Scale:
 
     def height(self, value: Any) -> float:
         return (self._position(value) - self._low) / (self._high - self._low)
+
+
+def told_apart(numbers: Sequence[int | float]) -> list[str]:
+    """Numbers with as few digits as tell them apart, at least four; whole numbers with all.
+
+    >>> told_apart([0.999912, 0.999934, 1.0]), told_apart([512, 131072])
+    (['0.99991', '0.99993', '1'], ['512', '131072'])
+    """
+    if all(isinstance(number, int) for number in numbers):
+        return [str(number) for number in numbers]
+    words = [f"{number:.4g}" for number in numbers]
+    digits = 5
+    while len(set(words)) < len(words) and digits < 17:
+        words = [f"{number:.{digits}g}" for number in numbers]
+        digits += 1
+    return words
 
 
 def _limits(values: Sequence[float]) -> tuple[float, float]:
@@ -190,20 +233,24 @@ def _draw_scale(axes: Axes, position: int, scale: _Scale) -> None:
             textcoords="offset points",
             va="center",
             fontsize=8,
+            parse_math=False,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
         )
 
 
-def importance_bars(importances: Mapping[str, float], headline: str, path: Path) -> None:
-    """Draws how much of the difference between trials each parameter explains.
+def importance_bars(
+    importances: Mapping[str, float], headline: str, trials: int, path: Path
+) -> None:
+    """Draws how much each parameter matters for being among the better trials.
 
     Args:
       importances: by key, at least one; together 1.
       headline: what it is that differs.
+      trials: how many finished, since few of them say little.
       path: the PNG to write.
 
     Example:
-      >>> importance_bars({"peak_lr": 0.8, "width": 0.2}, "loss", Path("importance.png"))
+      >>> importance_bars({"peak_lr": 0.8, "width": 0.2}, "loss", 12, Path("importance.png"))
     """
     ordered = sorted(importances.items(), key=lambda item: item[1])
     figure = Figure(figsize=(6.0, 1.2 + 0.4 * len(ordered)), layout="constrained")
@@ -222,6 +269,6 @@ def importance_bars(importances: Mapping[str, float], headline: str, path: Path)
         )
     axes.set_yticks(range(len(ordered)), [key for key, _ in ordered])
     axes.set_xlim(0, 1.1)
-    axes.set_xlabel(f"importance for {headline}")
+    axes.set_xlabel(f"importance for {headline} (finished trials: {trials})")
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=120, metadata={"Software": None})

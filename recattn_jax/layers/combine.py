@@ -11,7 +11,7 @@ from functools import reduce
 import flax.linen as nn
 import jax.numpy as jnp
 
-from recattn_jax.layers.dense import dense
+from recattn_jax.layers.dense import Map, dense
 from recattn_jax.shapes import Array, Float
 
 Combine = Callable[[Sequence[Array]], Array]
@@ -176,7 +176,7 @@ class LSTMGate(nn.Module):
         return nn.sigmoid(f + 1) * state + nn.sigmoid(i - 1) * jnp.tanh(z)
 
 
-def _dense(like: Array, name: str) -> nn.Dense:
+def _dense(like: Array, name: str) -> Map:
     return dense(like.shape[-1], dtype=like.dtype, name=name)
 
 

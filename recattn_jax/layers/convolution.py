@@ -60,8 +60,8 @@ class CausalConvolution(SequenceLayer):
             raise ValueError(f"CausalConvolution: width={self.width} must be at least 2")
         batch, length, channels = x.shape
         initial = nn.initializers.normal(self.width**-0.5)
-        kernel = self.param("convolution_kernel", initial, (self.width, channels)).astype(x.dtype)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32).astype(x.dtype)
+        kernel = self.param("convolution_kernel", initial, (self.width, channels))
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
         before = self.width - 1
         if state is None:
             empty = jnp.zeros((batch, before, channels), x.dtype)
@@ -82,13 +82,14 @@ class CausalConvolution(SequenceLayer):
         past_numbers = jnp.broadcast_to(state.segment[:, None], (batch, before))
         numbers = _precede(past_numbers, numbers_BT, lead_B)
 
+        # In float32, as the gradients of kernel and bias are sums over all steps.
         y = jnp.broadcast_to(bias[None, None, :], x.shape)
         for k in range(self.width):
             shifted = slice(before - k, before - k + length)
             own_BT = numbers[:, shifted] == numbers_BT
             seen = jnp.where(own_BT[..., None], inputs[:, shifted], jnp.zeros((), x.dtype))
             y = y + kernel[k][None, None, :] * seen
-        return y, _remember(inputs, numbers, numbers_BT, state)
+        return y.astype(x.dtype), _remember(inputs, numbers, numbers_BT, state)
 
 
 def _precede(past: Array, x: Array, lead_B: Int[Array, " B"]) -> Array:

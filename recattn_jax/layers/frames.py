@@ -2,11 +2,10 @@
 
 import math
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.layers.dense import dense
+from recattn_jax.layers.dense import convolution, dense
 from recattn_jax.layers.pointwise import Pointwise
 from recattn_jax.shapes import Activations, Array, Float
 
@@ -43,10 +42,10 @@ class FrameConvolutions(Pointwise):
         frames = _frames("FrameConvolutions", x, self.shape)
         frames = frames.reshape(batch * steps, *self.shape)
         for number, channels in enumerate(self.channels):
-            convolution = nn.Conv(
+            convolve = convolution(
                 channels, (3, 3), strides=2, dtype=x.dtype, name=f"convolution_{number}"
             )
-            frames = jax.nn.gelu(convolution(frames))
+            frames = jax.nn.gelu(convolve(frames))
         flat = frames.reshape(batch, steps, -1)
         return dense(self.features, dtype=x.dtype, name="dense")(flat)
 

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from recattn_jax import partition
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.dense import dense
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Int, State, Tokens
@@ -278,17 +279,19 @@ class Embed(Pointwise):
         self.embed = nn.Embed(
             self.vocabulary,
             self.features,
-            dtype=self.dtype,
             embedding_init=nn.initializers.normal(self.stddev),
         )
 
     def map(self, x: Tokens) -> Float[Array, "B T D"]:
-        return self.embed(x)
+        # Narrow only after the look-up: the gradient of a vector is a sum over all steps that
+        # looked it up, one after the other, and in bfloat16 it would stop growing.
+        return jnp.take(self.table(), x, axis=0).astype(self.dtype)
 
     def table(self) -> Float[Array, "V D"]:
-        """The vectors of all tokens, for tied readouts."""
+        """The vectors of all tokens, float32, for tied readouts too."""
+        # Rows looked up in parts of their vectors would travel, which are more than the table.
         table_VD: Array = self.embed.embedding
-        return table_VD
+        return partition.gather(table_VD, split=-2)
 
 
 class EmbedBag(Pointwise):

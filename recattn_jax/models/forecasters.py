@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from recattn_jax.layers.base import SequenceLayer
-from recattn_jax.layers.dense import dense
+from recattn_jax.layers.dense import Map, dense
 from recattn_jax.shapes import Activations, Array, Float, State
 
 
@@ -116,6 +116,6 @@ class RollingForecaster(Forecaster):
         return jnp.concatenate(written, axis=1).reshape(len(linear), -1)[:, : self.horizon]
 
 
-def _readout(features: int) -> nn.Dense:
+def _readout(features: int) -> Map:
     # Zero at first: before anything is learned, f says nothing.
     return dense(features, kernel_init=nn.initializers.zeros, name="readout")

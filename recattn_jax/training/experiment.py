@@ -71,6 +71,11 @@ class Cadence:
     patience: int | None
     score_every: int | None
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise UserError(f"cadence: {name} is {getattr(self, name)}, must be at least 1")
+
 
 @dataclass(frozen=True)
 class MeshShape:

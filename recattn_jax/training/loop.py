@@ -124,10 +124,6 @@ def check(experiment: Experiment, data: Data) -> Mesh:
     Raises:
       UserError: they do not.
     """
-    cadence = experiment.cadence
-    for name in ("steps", "log_every", "evaluate_every", "save_every", "keep"):
-        if getattr(cadence, name) < 1:
-            raise UserError(f"cadence: {name} is {getattr(cadence, name)}, must be at least 1")
     if "validation" not in data.evaluation:
         raise UserError(f"data has no validation split, only {sorted(data.evaluation)}")
     if dict(data.train.spec) != dict(experiment.batch):

@@ -5,9 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from recattn_jax import partition
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.sharding import layer_axes
 
@@ -126,12 +129,12 @@ def muon_axes(params: Any) -> Any:
 
     Readouts, embeddings, biases and scales are left to Adam.
     """
+    return jax.tree_util.tree_map_with_path(lambda path, _: _matrix(path), params)
 
-    def axes(path: tuple[Any, ...], leaf: Any) -> MuonDimensionNumbers | None:
-        found = (axes for pattern, axes in MATRICES if re.search(pattern, path_name(path)))
-        return next(found, None)
 
-    return jax.tree_util.tree_map_with_path(axes, params)
+def _matrix(path: tuple[Any, ...]) -> MuonDimensionNumbers | None:
+    found = (axes for pattern, axes in MATRICES if re.search(pattern, path_name(path)))
+    return next(found, None)
 
 
 def muon(
@@ -147,16 +150,42 @@ def muon(
     Updates are scaled to Adam's usual size (0.2 root mean square), so that a learning rate for
     Adam is a fair first guess. Jordan et al., 2024; Liu et al., 2025.
     """
-    return _clipped(
-        clip,
-        optax.contrib.muon(
-            learning_rate,
-            beta=beta,
-            adam_b1=adam_b1,
-            adam_b2=adam_b2,
-            weight_decay=weight_decay,
-            weight_decay_mask=decay_mask,
-            consistent_rms=0.2,
-            muon_weight_dimension_numbers=muon_axes,
-        ),
+    momentum = optax.contrib.scale_by_muon(beta=beta, weight_dimension_numbers=muon_axes)
+    matrices = optax.chain(
+        _on_whole_arrays(momentum),
+        optax.stateless(lambda updates, _: _as_large_as_adams(updates)),
+        optax.add_decayed_weights(weight_decay, decay_mask),
+        optax.scale_by_learning_rate(learning_rate),
     )
+    rest = optax.adamw(learning_rate, b1=adam_b1, b2=adam_b2, weight_decay=0.0, nesterov=True)
+
+    def labels(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "adam" if _matrix(path) is None else "muon", params
+        )
+
+    return _clipped(clip, optax.partition({"muon": matrices, "adam": rest}, labels))
+
+
+def _on_whole_arrays(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Every device computes all of it, once it has gathered what the others keep.
+
+    Muon takes fifteen products of each matrix: of one in parts, each would gather its parts again.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        given = jax.tree.map(partition.whole, (updates, state))
+        # Said of the results too, or what keeps them in parts would split the products.
+        return jax.tree.map(partition.whole, inner.update(*given, params))
+
+    return optax.GradientTransformation(inner.init, update)
+
+
+def _as_large_as_adams(updates: Any) -> Any:
+    def scaled(path: tuple[Any, ...], update: jax.Array) -> jax.Array:
+        axes = _matrix(path)
+        assert axes is not None
+        fans = [np.prod(np.take(update.shape, axis)) for axis in axes]
+        return jnp.sqrt(max(fans)) * 0.2 * update
+
+    return jax.tree_util.tree_map_with_path(scaled, updates)

@@ -152,7 +152,7 @@ class RunFolder:
             "host": socket.gethostname(),
             "devices": [device.device_kind for device in jax.devices()],
             "hardware": hardware(),
-            "commit": _commit(),
+            "commit": commit(),
             "wall_seconds": None,
             "training_seconds": None,
             "ended": "killed",  # until we know better
@@ -337,8 +337,8 @@ def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> N
         )
 
 
-def _commit() -> str | None:
-    """The checkout's commit, with a + where files differ from it; None outside a checkout."""
+def commit() -> str | None:
+    """The checkout's commit, with a + where programs differ from it; None outside a checkout."""
     git = shutil.which("git")
     if git is None or not (CHECKOUT / ".git").exists():
         return None
@@ -349,7 +349,9 @@ def _commit() -> str | None:
         )
         return answer.stdout.strip()
 
-    changed = ask("status", "--porcelain", "--untracked-files=no")
+    # Pages, figures and recorded results change when one of them is recorded, and run nothing.
+    run = ("--", ".", *(f":!*.{kind}" for kind in ("md", "png", "jsonl")))
+    changed = ask("status", "--porcelain", "--untracked-files=no", *run)
     return ask("rev-parse", "HEAD") + ("+" if changed else "")
 
 

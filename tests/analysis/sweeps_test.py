@@ -4,6 +4,7 @@ import io
 import matplotlib.image
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from recattn_jax.analysis.sweeps import (
     FAILED,
@@ -62,8 +63,34 @@ def test_lines_are_drawn_for_what_finished(tmp_path):
     assert ink(tmp_path / "many.png") > ink(tmp_path / "one.png")
 
 
+def texts(monkeypatch):
+    """Collects what is written beside the axes."""
+    found = []
+    annotate = Axes.annotate
+
+    def collect(axes, text, *args, **options):
+        found.append(text)
+        return annotate(axes, text, *args, **options)
+
+    monkeypatch.setattr(Axes, "annotate", collect)
+    return found
+
+
+def test_axes_have_few_digits_and_words_are_no_formulas(tmp_path, monkeypatch):
+    found = texts(monkeypatch)
+    words = ["$a_$ $", "$b"]
+    some = [
+        Trial(n, FINISHED, {"lr": 0.04043878009515104 * (n + 1), "w": 2**n, "mixer": words[n % 2]},
+              1, 0.99991 + 1e-5 * n / 7)
+        for n in range(3)
+    ]  # fmt: skip
+    parallel_coordinates(some, ["lr", "w", "mixer"], [], "accuracy", True, tmp_path / "a.png")
+    assert found[:8] == ["0.04044", "0.08088", "0.1213", "1", "2", "4", *words]
+    assert len(found[8:]) == len(set(found[8:])) == 5 and max(map(len, found[8:])) <= 9
+
+
 def test_a_bar_is_as_long_as_its_share(tmp_path):
-    importance_bars({"a": 0.9, "b": 0.1}, "loss", tmp_path / "uneven.png")
+    importance_bars({"a": 0.9, "b": 0.1}, "loss", 9, tmp_path / "uneven.png")
     image = matplotlib.image.imread(tmp_path / "uneven.png")[..., :3]
     widths = (image.max(axis=-1) - image.min(axis=-1) > 0.2).sum(axis=1)
     first, last = widths[widths > 0][0], widths[widths > 0][-1]

@@ -85,7 +85,7 @@ def test_flags_do_not_leak_into_the_next_call(call):
         ("--tokns=3", ["--tokns", "did you mean --tokens?"]),
         ("--zzzz", ["--zzzz"]),
         ("stray", ["'stray'", "--name=value"]),
-        ("--tokens=3.5", ["--tokens=3.5", "expected int"]),
+        ("--tokens=3.5", ["--tokens=3.5", "expected an integer"]),
         ("--tokens", ["tokens"]),
     ],
 )

@@ -28,6 +28,8 @@ def test_names_are_read_with_what_their_chips_are():
     four, five = chips.topologies("v4:4x4x8, v5p:4x4x4", slices=2)
     assert (four.chips, str(four)) == (256, "2 of v4:4x4x8")
     assert (five.chips, five.name) == (128, "v5p:4x4x4")
+    with pytest.raises(UserError, match="v5e:99999x99999: no slice has more than"):
+        chips.topologies("v5e:99999x99999", slices=1)
     with pytest.raises(UserError, match="--slices=0"):
         chips.topologies("v5e:4x4", slices=0)
 

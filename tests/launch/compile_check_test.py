@@ -7,8 +7,9 @@ from pathlib import Path
 
 import jax
 import pytest
+from matplotlib.axes import Axes
 
-from launch import compile_check, topology_compiler
+from launch import compile_check, compile_records, report, topology_compiler
 from recattn_jax.errors import UserError
 from tests.launch.commands import TINY
 
@@ -92,7 +93,7 @@ def test_what_does_not_fit_is_told_in_the_words_of_the_compiler(call, compiler):
     assert "- v5e:2x4: RESOURCE_EXHAUSTED: Ran out of memory\n" in result.out
 
 
-def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler):
+def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler, monkeypatch):
     line = (
         "W0101 00:00:00.1 1 spmd_partitioner.cc:654] [SPMD] Involuntary full rematerialization. The"
         " compiler cannot go from sharding {devices=[2,4]<=[8]} to {devices=[8,1]<=[8]} efficiently"
@@ -100,6 +101,8 @@ def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler)
     )
     compiler.update(says=json.dumps(facts()), stderr=f"{line}\n{line}\n")
     arguments = ["--topology=v5e:2x4,v5e:1x2", "--config.mesh=data:-1", "--out=check"]
+    below = []
+    monkeypatch.setattr(Axes, "set_xticks", lambda axes, at, texts, **_: below.extend(texts))
     result = call(compile_check, CONFIG, *arguments)
     assert result.code == 0, result.err
     assert [question["mesh"] for question in compiler["asked"]] == [[8, 1, 1, 1], [2, 1, 1, 1]]
@@ -118,13 +121,17 @@ def test_what_fits_is_told_in_tables_a_page_numbers_and_a_figure(call, compiler)
     numbers = json.loads(Path("check/compile_check.json").read_text())
     assert numbers[0]["mesh"]["data"] == 8 and numbers[0]["facts"]["flops"] == 2e12
     assert Path("check/compile_check.png").stat().st_size > 1000
+    assert below[2:] == ["v5e:2x4\ndata:8\nscaling 25%", "v5e:1x2\ndata:2\nscaling 100%"]
 
 
 def test_a_folder_that_cannot_be_written_is_refused(call, compiler):
     compiler["says"] = json.dumps(facts())
     Path("file").write_text("")
     result = call(compile_check, CONFIG, "--topology=v5e:2x4", "--out=file/check")
-    assert result.code == 2 and "--out=file/check" in result.err.splitlines()[-1]
+    assert result.code == 2 and result.err.startswith("error: --out=file/check: it cannot be made")
+    assert result.err.count("\n") == 1 and not compiler["asked"]  # before minutes are spent
+    result = call(compile_check, CONFIG, "--topology=v5e:2x4", "--out=/proc/check")
+    assert result.code == 2 and result.err.count("\n") == 1
 
 
 QUESTION = {"config_file": TINY, "topology": "v5e:2x4", "slices": 1, "mesh": [2, 4, 1, 1]}
@@ -190,3 +197,40 @@ def test_a_slice_that_the_compiler_does_not_know_is_one_line(call):
     assert result.code == 0
     wrong = call(compile_check, CONFIG, "--topology=v5e:1x7", "--config.batch=7")
     assert wrong.code == 1 and "- v5e:1x7: no topology v5e:1x7" in wrong.out, wrong.out
+
+
+def test_what_is_recorded_has_its_part_of_the_results(call, compiler, monkeypatch, tmp_path):
+    monkeypatch.setattr(report, "FOLDER", tmp_path)
+    monkeypatch.setattr(compile_records, "commit", lambda: "0123456789" * 4 + "+")
+    monkeypatch.setattr(compile_records.importlib.metadata, "version", lambda name: f"{name}-9")
+    compiler["says"] = json.dumps(facts())
+    line = [CONFIG, "--topology=v5e:2x4", "--config.width=64"]
+    assert call(compile_check, *line, "--record", "--out=check").code == 0
+    compiler["says"] = json.dumps({"fits": False, "why": "17G of 16G"})
+    again = [CONFIG, "--config.width=64", "--topology=v5e:2x2,v5e:2x4"]
+    assert call(compile_check, *again, "--record").code == 0
+    compiler["says"] = json.dumps(facts(flops=4e12))
+    assert call(compile_check, *line, "--record").code == 0
+    # The first line was made anew; the others are of another command.
+    found = compile_records.read(tmp_path)
+    assert [str(one.check.topology) for one in found] == ["v5e:2x2", "v5e:2x4", "v5e:2x4"]
+    assert [one.check.fits for one in found] == [False, False, True]
+    assert found[2].command == f"python -m launch.compile_check {' '.join(line)}"
+    assert found[2].check.sent() == found[2].check.sent("all-reduce") == 20e6
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page == report.made_page([], found)
+    for words in (
+        "17G of 16G",
+        "4.000",
+        "commit 0123456+",
+        "jax jax-9",
+        found[0].command,
+        "in a loop over steps",
+    ):
+        assert words in page, words
+    with (tmp_path / compile_records.NAME).open("a") as file:
+        file.write('{"check": {}}\n')
+    compiler["asked"].clear()
+    damaged = call(compile_check, *line, "--record")
+    assert not compiler["asked"]  # it says so before minutes are spent
+    assert damaged.code == 4 and "line 4 is damaged" in damaged.err.splitlines()[-1]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launch import evaluate, report
+from launch import compile_records, evaluate, report
 from recattn_jax.analysis.results import read_results
 from tests.launch.commands import TINY
 
@@ -89,6 +89,7 @@ def test_the_committed_page_is_made_of_the_committed_lines():
     """If not, `python -m launch.report --record --workdir=ANY` makes it anew."""
     results = read_results(report.FOLDER / "results.jsonl")
     page = (report.FOLDER / "RESULTS.md").read_text(encoding="utf-8")
-    assert page == report.made_page(results)
-    assert not MACHINE.search((report.FOLDER / "results.jsonl").read_text(encoding="utf-8"))
+    assert page == report.made_page(results, compile_records.read(report.FOLDER))
+    for name in ("results.jsonl", compile_records.NAME):
+        assert not MACHINE.search((report.FOLDER / name).read_text(encoding="utf-8"))
     assert all((report.FOLDER / name).is_file() for name in re.findall(r"\]\(([^)]+)\)", page))

@@ -68,12 +68,15 @@ def test_a_space_is_choices_and_spans_in_the_types_of_the_config():
             "layers": ('("x",)', "()"),
         }
     )
-    assert space.size is None
-    assert str(space) == "no end of configurations: peak_lr 2 x steps 1 to 9 x mixer 2 x layers 2"
+    assert space.size == 72
+    assert str(space) == "72 configurations: peak_lr 2 x steps 1 to 9 x mixer 2 x layers 2"
     assert overrides({"layers": space.values["layers"][0]}) == ['--config.layers=("x",)']
     some = read(file, keys=["mixer", "peak_lr"])
     assert list(some.values) == ["mixer", "peak_lr"] and some.size == 4
-    assert list(some.points())[1] == {"mixer": "a", "peak_lr": 2e-3}
+    assert some.point(1) == {"mixer": "a", "peak_lr": 2e-3}
+    counted = read(experiment(steps=Span(2, 4), mixer=("a", "b")))
+    assert counted.size == 6 and counted.point(3) == {"steps": 3, "mixer": "b"}
+    assert len({tuple(counted.point(index).items()) for index in range(6)}) == 6
     lr = read(experiment(peak_lr=Span(1, 2, log=True))).values["peak_lr"]
     assert isinstance(lr, Span) and isinstance(lr.low, float) and lr.log
 
@@ -82,7 +85,10 @@ def test_a_space_is_choices_and_spans_in_the_types_of_the_config():
     ("file", "words"),
     [
         (types.SimpleNamespace(get_config=a_config), "some.py has no function sweep"),
+        (types.SimpleNamespace(get_config=a_config, sweep={}), "some.py has no function sweep"),
+        (types.SimpleNamespace(get_config=a_config, sweep=lambda: {3: (1,)}), "sweep.. varies 3,"),
         (experiment(), "sweep.. returned {}"),
+        (experiment(mixer=("a", "b\nc")), "mixer.*has 'b.nc', .*control character"),
         (experiment(peak_rl=(1.0,)), "'peak_rl'.*did you mean peak_lr?"),
         (experiment(peak_lr=()), "peak_lr.*expected a tuple of choices or a Span"),
         (experiment(mixer="lstm"), "mixer.*'lstm', expected a tuple"),

@@ -55,6 +55,7 @@ def test_it_says_the_best_how_to_repeat_it_and_writes_a_page(call, driver):
     assert [int(row["trial"]) for row in rows] == list(range(24))
     assert {row["state"] for row in rows} == {"finished", "pruned"}
     page = Path("here/sweep.md").read_text()
+    assert f"\n\nBest {best.removeprefix('best ')}\n\n" in page  # a paragraph of its own
     assert page.count("\n| ") == 26 and f"    {again}\n" in page
     table = [line.split(" | ")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert table[2:] == sorted(table[2:], key=["finished", "pruned"].index)
@@ -79,7 +80,7 @@ def test_some_keys_and_more_trials_than_there_are(call, driver):
 def test_without_a_value_there_is_no_best(call, driver):
     driver.exit_code = lambda said, attempt: 1 if float(said["peak_lr"]) == 0.1 else 0
     result = searched(call, "--space=width", "--config.peak_lr=0.1", "--retries=0")
-    assert result.code == 0, result.err
+    assert result.code == 1 and result.err == "error: no trial finished; here/sweep.md says why\n"
     assert "3 trials: 3 failed" in result.out and "best" not in result.out
     assert Path("here/sweep.md").read_text().count("exit code 1: it broke") == 3
 
@@ -89,6 +90,8 @@ def test_trial_after_trial_that_fails_ends_it(call, driver):
     result = searched(call)
     assert result.code == 2 and result.err.count("\n") == 1
     assert result.err.startswith("error: 5 trials in a row failed") and "it broke" in result.err
+    table = Path("here/sweep.md").read_text()
+    assert table.count("| failed ") == 5 and "5 failed" in table and "no more" not in table
 
 
 @pytest.mark.parametrize("heard", [signal.SIGINT, signal.SIGTERM])
@@ -105,6 +108,7 @@ def test_one_request_to_stop_lets_the_jobs_save(call, driver, heard):
     result = searched(call)
     assert result.code == 42, result.err
     assert result.err.count("\n") == 1 and heard.name in result.err and "here" in result.err
+    assert f"{heard.name}: waiting for 3 jobs to save and stop; Ctrl-C leaves them" in result.out
     assert len(driver.stopped) == 3
     done = searched(call)
     assert done.code == 0 and "12 trials: 12 finished" in done.out
@@ -133,15 +137,26 @@ def test_a_dry_run_shows_the_first_job_and_writes_nothing(call, driver):
     assert driver.started == [] and everything_under(Path()) == before
 
 
+def test_a_dry_run_looks_at_what_is_in_the_folder(call, driver):
+    assert searched(call, "--space=width", "--trials=1").code == 0
+    before = everything_under(Path())
+    other = searched(call, "--space=width", "--sampler=grid", "--dry_run")
+    assert other.code == 2 and "here holds another sweep" in other.err
+    result = searched(call, "--space=width", "--dry_run")
+    assert f"the first job was {driver.started[0]}:" in result.out
+    assert everything_under(Path()) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--config.peak_lr=0.3"], ["--config.peak_lr", "--space=width,streams"]),
         (["--space=peak_rl"], ["peak_rl", "did you mean peak_lr?"]),
-        (["--sampler=best"], ["--sampler=best"]),
-        (["--trials=0"], ["--trials=0"]),
         (["--trails=3"], ["--trails", "did you mean --trials?"]),
-        (["--config.width=a"], ["--config.width=a", "expected int"]),
+        (["--poll=nan"], ["--poll=nan", "seconds"]),
+        (["--config.width=a"], ["--config.width=a", "expected an integer"]),
+        (["--trials=0"], ["--trials=0", "expected a positive integer"]),
+        (["--sampler=tbe"], ["--sampler=tbe", "expected one of tpe, "]),
         (["--workdir=run"], ["--workdir"]),
     ],
 )
@@ -160,7 +175,7 @@ def test_a_span_has_no_grid(call):
         "    return {'peak_lr': Span(0.1, 1.0)}\n"
     )
     result = call(sweep, "--config=spans.py", "--sampler=grid")
-    assert result.code == 2 and "peak_lr has a span" in result.err
+    assert result.code == 2 and "peak_lr has no end of values" in result.err
 
 
 def test_without_optuna_the_line_says_what_to_install(call, monkeypatch):
@@ -200,30 +215,67 @@ class Screen(list):
         pass
 
 
-def test_a_log_has_a_line_for_each_change_and_a_terminal_is_drawn_over(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "24")
-    monkeypatch.setenv("LINES", "4")
-    rounds = [
-        [Trial(0, "running", {"width": 8}, None, None)],
-        [Trial(0, "running", {"width": 8}, 10, 1.5), Trial(1, "running", {"width": 4}, None, None)],
-        [Trial(0, "finished", {"width": 8}, 10, 1.5), Trial(1, "failed", {"width": 4}, None, None)],
-    ]
-    log, terminal = Screen(False), Screen(True)
-    for screen in (log, terminal):
-        board = Board(screen, "loss")
-        for trials in rounds:
-            board.show(trials)
-            board.show(trials)
+def shown(screen, *rounds):
+    board = Board(screen, "loss", maximise=False)
+    for trials in rounds:
+        board.show(trials)
+        board.show(trials)
+    return board
+
+
+ROUNDS = (
+    [Trial(0, "running", {"width": 8}, None, None)],
+    [Trial(0, "running", {"width": 8}, 10, 1.5), Trial(1, "running", {"width": 4}, None, None)],
+    [
+        Trial(0, "finished", {"width": 8}, 10, 1.5),
+        Trial(1, "failed", {"width": 4}, None, None, "it broke"),
+    ],
+)
+
+
+def test_a_log_has_a_line_for_each_change():
+    log = Screen(False)
+    shown(log, *ROUNDS).say("stopping")
     assert "".join(log).splitlines() == [
         "trial 0 running: width=8",
         "trial 0 running: width=8, step 10, loss 1.5",
         "trial 1 running: width=4",
         "trial 0 finished: width=8, step 10, loss 1.5",
-        "trial 1 failed: width=4",
+        "trial 1 failed: width=4, it broke",
+        "stopping",
     ]
-    assert len(terminal) == 3 and terminal[1].startswith("\x1b[1F\x1b[2Ktrial 0 running: width")
-    assert terminal[2].startswith("\x1b[2F") and terminal[2].count("\n") == 2
-    assert all(len(line) < 24 + 9 for text in terminal for line in text.splitlines())
+
+
+def test_a_terminal_has_a_table_that_is_drawn_over(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    terminal = Screen(True)
+    board = shown(terminal, *ROUNDS)
+    assert len(terminal) == 3 and terminal[1].startswith("\x1b[3F\x1b[J2 running\n")
+    assert terminal[2].removeprefix("\x1b[4F\x1b[J").splitlines() == [
+        "1 finished, 1 failed; best loss 1.5 in trial 0",
+        "trial  state     loss  step  width",
+        "0      finished  1.5   10    8",
+        "1      failed                4      it broke",
+    ]
+    board.say("stopping")
+    board.show([])
+    board.show(ROUNDS[0])
+    assert terminal[3] == "stopping\n" and not terminal[4].startswith("\x1b")
+
+
+@pytest.mark.parametrize("lines", [1, 2, 6])
+def test_a_small_terminal_shows_what_runs_and_what_is_new(monkeypatch, lines):
+    monkeypatch.setenv("COLUMNS", "24")
+    monkeypatch.setenv("LINES", str(lines))
+    trials = [Trial(n, "finished", {"width": 1 / 3}, 10, 1.5) for n in range(9)]
+    trials[2] = Trial(2, "running", {"width": 1 / 3}, None, None)
+    terminal = Screen(True)
+    shown(terminal, trials)
+    said, names, *rows = terminal[0].splitlines()
+    assert said == "8 finished, 1 running; " and names.startswith("trial  state ")
+    assert [row[0] for row in rows] == (["2", "7", "8"] if lines == 6 else ["2"])
+    assert all(len(row) < 24 for row in rows)
 
 
 @pytest.mark.slow

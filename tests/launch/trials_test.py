@@ -1,13 +1,17 @@
 """A sweep over jobs that are curves: what is run, what is not, and what survives."""
 
+import json
+import os
 import random
+import signal
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from launch.jobs import Job, State
 from launch.space import Space
-from recattn_jax.errors import UserError
+from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training.space import Span
 from tests.launch.fake_driver import FakeDriver
 from tests.oracles import oracle
@@ -47,7 +51,7 @@ def sweep_of(study, driver, trials=12, workers=2, retries=0):
         return Job(name, argv, folder, "cpu", retries=retries)
 
     plan = Plan("some.py", (), "loss", trials, workers, 0.0, "python", job)
-    return Sweep(study, driver, plan, lambda trials: None)
+    return Sweep(study, driver, plan, lambda trials: None, lambda line: None)
 
 
 def distinct(trials):
@@ -108,6 +112,14 @@ def test_a_span_is_not_used_up(study):
     assert states(here) == ["finished"] * 30 and len(distinct(here.summaries())) == 30
 
 
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_all_of_a_span_that_counts_is_tried(study, sampler):
+    """The sampler offers what is good again and again, and there is more."""
+    here = study(Space({"depth": Span(1, 20)}), sampler=sampler)
+    sweep_of(here, FakeDriver(lambda said, step: float(said["depth"])), trials=30).run()
+    assert len(states(here)) == len(distinct(here.summaries())) == 20
+
+
 @pytest.mark.parametrize("pruner", ["median", "halving"])
 def test_a_bad_trial_is_stopped_and_counts(study, pruner):
     here, driver = study(sampler="random", pruner=pruner), FakeDriver(bowl)
@@ -139,6 +151,52 @@ def test_when_all_fail_the_sweep_ends_with_their_code(study, ends, code):
         sweep_of(here, driver, workers=1).run()
     assert failed.value.exit_code == code
     assert states(here) == ["failed"] * 5
+
+
+def test_one_that_fails_alone_is_told_so(study):
+    from launch.trials import TrialsFailed
+
+    with pytest.raises(TrialsFailed, match="^trial 0 failed with exit code 1: it broke; the same"):
+        sweep_of(study(), FakeDriver(bowl, lambda *_: 1), trials=1).run()
+
+
+@pytest.mark.parametrize(
+    ("ended", "reason"),
+    [
+        ("NonFiniteError: loss is nan", "exit code 3: NonFiniteError: loss is nan; it broke"),
+        ("crashed: KeyError: 'a'", "exit code 3: crashed: KeyError: 'a'; it broke"),
+        ("killed", "exit code 3: it broke"),
+        ("Interrupted: stopped by SIGTERM", "exit code 3: it broke"),
+    ],
+)
+def test_the_reason_is_in_the_words_of_the_run(study, ended, reason):
+    def fails(said, attempt):
+        if said["kind"] == "b":
+            return 0
+        run = Path(said["workdir"])
+        run.mkdir(exist_ok=True)
+        (run / "run.json").write_text(json.dumps({"ended": ended}))
+        return 3
+
+    here = study(Space({"x": (3,), "kind": ("a", "b")}), sampler="grid")
+    sweep_of(here, FakeDriver(bowl, fails), trials=2).run()
+    assert [trial.reason for trial in here.summaries()] == [reason, ""]
+
+
+def test_a_request_to_stop_is_heard_between_two_looks(study, monkeypatch):
+    from launch import trials
+
+    slept = []
+
+    def sleep(seconds):
+        assert not slept, "it was asked to stop, and sleeps on"
+        slept.append(seconds)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(trials.time, "sleep", sleep)
+    with trials.asked_to_stop() as asked:
+        trials.pause(3600.0, asked)
+    assert asked == ["SIGTERM"] and slept[0] < 1
 
 
 def test_failures_that_are_not_in_a_row_do_not_end_it(study):
@@ -279,3 +337,23 @@ def test_a_torn_line_in_the_journal_is_cut_off(study, tmp_path):
         file.write('{"op_code": 4, "wor')
     sweep_of(study(), driver, trials=2).run()
     assert states(study()) == ["finished"] * 2
+
+
+@pytest.mark.parametrize(("name", "text"), [("sweep.json", ""), ("journal.log", "{no json\n")])
+def test_a_folder_that_is_damaged_is_refused(study, tmp_path, name, text):
+    study()
+    (tmp_path / "sweep" / name).write_text(text)
+    with pytest.raises(StorageError, match=f"{name} is damaged .*; use another --folder"):
+        study()
+
+
+def test_a_folder_of_somebody_else_is_refused(study, monkeypatch):
+    from launch.locks import FileLock
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    study()
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with pytest.raises(UserError, match="cannot write in the folder .*sweep: .*denied"):
+        study()

@@ -36,9 +36,9 @@ def test_an_unknown_config_key_names_the_nearest_one(refused):
 @pytest.mark.parametrize(
     ("argument", "words"),
     [
-        ("--config.steps=1.5", ["--config.steps=1.5", "expected int"]),
-        ("--config.steps=many", ["--config.steps=many", "expected int"]),
-        ("--config.peak_lr=high", ["--config.peak_lr=high", "expected float"]),
+        ("--config.steps=1.5", ["--config.steps=1.5", "expected an integer"]),
+        ("--config.steps=many", ["--config.steps=many", "expected an integer"]),
+        ("--config.peak_lr=high", ["--config.peak_lr=high", "expected a number"]),
         ("--config.streams=perhaps", ["--config.streams=perhaps", "expected bool"]),
         ("--config.held_out=0.1,x", ["--config.held_out", "(0.1,0.1)"]),
         ("--config.steps", ["config.steps"]),

@@ -64,6 +64,37 @@ def test_muon_takes_each_gate_and_each_layer_for_a_matrix_of_its_own(params):
         assert np.ptp(np.abs(updates[name])) < 1e-2
 
 
+def test_muon_is_optaxs_own_over_several_steps(params):
+    rate = optimizers.cosine(0.1, 2, 8, 0.0)
+    ours = optimizers.muon(rate, 0.9, 0.8, 0.99, 0.01, None)
+    theirs = optax.contrib.muon(
+        rate,
+        beta=0.9,
+        adam_b1=0.8,
+        adam_b2=0.99,
+        weight_decay=0.01,
+        weight_decay_mask=optimizers.decay_mask,
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=optimizers.muon_axes,
+    )
+
+    def steps(optimizer):
+        @jax.jit
+        def step(params, state):
+            grads = jax.tree.map(jnp.sin, params)
+            updates, state = optimizer.update(grads, state, params)
+            return optax.apply_updates(params, updates), state
+
+        now, state = params, optimizer.init(params)
+        for _ in range(3):
+            now, state = step(now, state)
+        return now, state
+
+    got, wanted = steps(ours), steps(theirs)
+    for a, b in zip(*map(jax.tree.leaves, (got, wanted)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
 def test_clipping_bounds_the_whole_gradient():
     grads = {"a": jnp.full((4,), 3.0), "b": jnp.full((9,), 4.0)}
     sgd = optimizers.sgd(optimizers.constant(1.0, 0), 0.5)

@@ -1,13 +1,23 @@
 """Run folders: who may write where, and what can be loaded again."""
 
 import json
+import re
+import subprocess
 import types
 
 import numpy as np
 import pytest
 
 from recattn_jax.errors import StorageError, UserError
-from recattn_jax.training import RunFolder, evaluate, fit, load_experiment_file, load_run, machine
+from recattn_jax.training import (
+    RunFolder,
+    evaluate,
+    fit,
+    load_experiment_file,
+    load_run,
+    machine,
+    runs,
+)
 from recattn_jax.training.runs import parameter_table
 from tests.training.toy import run_folder, toy
 
@@ -119,6 +129,25 @@ def test_run_json_counts_attempts(finished):
     assert record["attempts"][0]["hardware"] == machine.hardware()
     assert record["attempts"][0]["commit"] == record["commit"]
     assert {"jax", "flax", "python"} <= record["versions"].keys()
+
+
+def test_a_commit_has_a_plus_where_programs_differ_and_pages_do_not_count(monkeypatch, tmp_path):
+    def git(*words):
+        who = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "core.hooksPath="]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    monkeypatch.setattr(runs, "CHECKOUT", tmp_path)
+    assert runs.commit() is None
+    program, page = tmp_path / "program.py", tmp_path / "deep" / "RESULTS.md"
+    page.parent.mkdir()
+    program.touch(), page.touch()
+    git("init")
+    git("add", ".")
+    git("commit", "-m", "first")
+    page.write_text("more")
+    assert re.fullmatch("[0-9a-f]{40}", str(runs.commit()))
+    program.write_text("pass")
+    assert re.fullmatch("[0-9a-f]{40}[+]", str(runs.commit()))
 
 
 def test_a_process_on_one_core_says_so(monkeypatch, tmp_path):

@@ -7,6 +7,8 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from recattn_jax import partition
+from recattn_jax.analysis import costs
+from recattn_jax.analysis import hlo as analysis
 from recattn_jax.errors import UserError
 from recattn_jax.layers import (
     LSTM,
@@ -17,6 +19,7 @@ from recattn_jax.layers import (
     Feedback,
     FeedbackMemory,
     Residual,
+    SelfAttention,
     add,
 )
 from recattn_jax.models import PerStep, SequenceModel
@@ -86,6 +89,33 @@ def test_no_weight_travels_inside_a_loop_over_time(monkeypatch):
     assert collectives(64 * 64 // 4) != []
     monkeypatch.setattr(partition, "gather", lambda kernel, split=-1: kernel)
     assert collectives(64 * 4 * 64 // 4, **LONG) != []
+    prepared.cache_clear()
+
+
+def test_a_row_of_carried_attention_needs_no_other_row():
+    model = SequenceModel(Embed(16, 64), SelfAttention(2, window=8), PerStep(16))
+    prepared.cache_clear()
+    changes = {**LONG, "model": model, "carry_state": True}
+    text = prepared(**changes, mesh=MeshShape(data=8))[1].as_text()
+    assert hlo.loops(text) >= 2
+    assert hlo.collectives_in_loops(text, 2) == []
+    prepared.cache_clear()
+
+
+def test_muon_gathers_each_matrix_once(monkeypatch):
+    """Left in parts, a matrix would be gathered for each of fifteen products."""
+    muon = optimizers.muon(optimizers.constant(1e-2, 0), 0.9, 0.9, 0.99, 0.0, None)
+
+    def gathered():
+        prepared.cache_clear()
+        changes = {**LONG, "optimizer": muon}
+        text = prepared(**changes, mesh=MeshShape(fsdp=8, data=1))[1].as_text()
+        sent = [c for c in costs.collectives(analysis.parse(text)) if c.kind != "all-reduce"]
+        return sum(map(costs.ring_bytes, sent))
+
+    once = gathered()
+    monkeypatch.setattr(partition, "whole", lambda x: x)
+    assert gathered() > 2 * once
     prepared.cache_clear()
 
 
