@@ -10,6 +10,7 @@ mean do not: the usage is wrong, or the loss is not finite, and it would happen 
 
 import enum
 import re
+import signal
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +135,23 @@ class Driver(Protocol):
 
     def stop(self, job: Job) -> None:
         """Asks the job to save and stop; nothing where none runs."""
+
+
+def cause(codes: Sequence[int]) -> int:
+    """The code that says how a job ended, of those of its processes.
+
+    A final one; else, since the others are asked to stop when one has failed, the first that no
+    such request explains; else the first that is not 0.
+
+    Args:
+      codes: of all processes; negative for a signal.
+
+    Example:
+      >>> cause([0, 143, 1]), cause([1, 42, 2]), cause([0, 42])
+      (1, 2, 42)
+    """
+    asked = (START_AGAIN, -signal.SIGTERM, 128 + signal.SIGTERM)
+    return min(codes, key=lambda code: (code == DONE, code not in FINAL, code in asked))
 
 
 def worth_another(exit_code: int, attempt: int, retries: int) -> bool:

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from launch.drivers import calls, records
-from launch.jobs import DONE, FINAL, START_AGAIN, Action, Job, State, Status, worth_another
+from launch.jobs import DONE, START_AGAIN, Action, Job, State, Status, cause, worth_another
 from recattn_jax.errors import UserError
 
 RECORD = "job.json"
@@ -117,8 +117,7 @@ class Attempt:
         if not self._ended():
             self._ask()
             self._wait_or_kill()
-        final = [code for code in failures if code in FINAL]
-        return (final or failures or [DONE])[0]
+        return cause(failures or [DONE])
 
     def _goes_on(self, code: int) -> bool:
         return not self._stopping() and worth_another(code, self.number, self.retries)

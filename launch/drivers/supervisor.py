@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.drivers import gpus, local
-from launch.jobs import DONE, FINAL, State, worth_another
+from launch.jobs import DONE, State, cause, worth_another
 from launch.locks import FileLock
 from recattn_jax.errors import RunError
 
@@ -137,7 +137,7 @@ class Supervisor:
                 for process in running.values():
                     kill_group(process.pid)
             time.sleep(_POLL)
-        return next((code for code in failures if code in FINAL), (failures or [DONE])[0])
+        return cause(failures or [DONE])
 
     def _ended(self, running: dict[int, subprocess.Popen[bytes]]) -> Iterator[tuple[int, int]]:
         for number, process in list(running.items()):

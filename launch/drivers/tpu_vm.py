@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from launch.drivers import calls, records
-from launch.jobs import DONE, FINAL, Action, Job, State, Status, worth_another
+from launch.jobs import DONE, Action, Job, State, Status, cause, worth_another
 from recattn_jax.errors import UserError
 from recattn_jax.files import write_atomically
 
@@ -183,12 +183,11 @@ class TpuVm:
             self._tell(job, "start", record)
             return
         codes = [int(code) if code else _LOST for words, code in found if words != "running"]
-        failures = [code for code in codes if code != DONE]
         if len(codes) < len(found):
-            if failures:  # the others would wait for it for ever
+            if any(codes):  # the others would wait for it for ever
                 self._tell(job, "stop", record)
             return
-        code = next((code for code in failures if code in FINAL), (failures or [DONE])[0])
+        code = cause(codes)
         again = worth_another(code, record["attempt"], job.retries)
         if not again or record.get("stopping"):
             self._leave(job, record, code, "" if code == DONE else f"a process ended with {code}")
