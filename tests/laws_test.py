@@ -36,6 +36,8 @@ def by_default(name: str, law: str) -> bool:
     if name.startswith("hybrids."):
         module = getattr(hybrids, name.removeprefix("hybrids.")).__module__
         return module.endswith(".founding") and law in ("split", "refusal")
+    if law == "sum":  # combinators have no weights of their own, or next to none
+        return "," not in name and not isinstance(TABLE[name].layer, layers.Combinator)
     return "," not in name or law in ("split", "segment", "refusal")
 
 
