@@ -1,7 +1,8 @@
 """What every command shares: flags, errors of one line, exit codes.
 
-Exit codes: 0 done (and --help), 1 a bug of ours (with its traceback), 2 wrong usage, 3 a non-finite
-loss, 4 storage, 42 interrupted and saved, 130 stopped at once by Ctrl-C.
+Exit codes: 0 done (and --help), 1 a bug of ours (with its traceback) or what was asked for failed
+outside of this process (in one line), 2 wrong usage, 3 a non-finite loss, 4 storage, 42 interrupted
+and saved, 130 stopped at once by Ctrl-C.
 """
 
 import contextlib
