@@ -1,8 +1,10 @@
 """Checkpoints that know their own bits: Orbax reads them, a digest says whether to believe it."""
 
+import hashlib
+import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,9 @@ from jax.experimental import multihost_utils
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import TrainState
+
+Notes = dict[str, Any]
+"""Small plain values, as JSON has them, that are kept beside a state."""
 
 WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
@@ -54,6 +59,15 @@ def digest(tree: Any) -> dict[str, int]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     values = jax.device_get(_digests([leaf for _, leaf in leaves]))
     return {path_name(path): int(v) for (path, _), v in zip(leaves, values, strict=True)}
+
+
+def checksum(meta: Mapping[str, Any]) -> str:
+    """Of what is kept beside a state: all that JSON can say of it, but for the checksum itself."""
+    content = {key: value for key, value in meta.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+_BEFORE_CHECKSUMS = {"fingerprint", "best_step", "averaged", "digest"}
 
 
 class _LatestAndBest:
@@ -96,8 +110,13 @@ class Checkpoints:
         """Steps that have a checkpoint, good or not, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, fingerprint: str) -> None:
+    def save(self, state: TrainState, fingerprint: str, notes: Mapping[str, Any]) -> None:
         """Starts saving; the state may be donated at once, the next save waits for this one.
+
+        Args:
+          state: after some step.
+          fingerprint: of the training pipeline.
+          notes: plain values to give back on `restore`.
 
         Raises:
           StorageError: this save cannot start, or an earlier one failed.
@@ -106,12 +125,14 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._policy.best_step = int(state.stopping.best_step)
-        meta = {
+        meta: dict[str, Any] = {
             "fingerprint": fingerprint,
             "best_step": self._policy.best_step,
             "averaged": state.ema is not None,
             "digest": digest(state),
+            "notes": dict(notes),
         }
+        meta["checksum"] = checksum(meta)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
         self._guard(lambda: self._manager.save(step, args=items, force=True), f"save step {step}")
 
@@ -127,7 +148,9 @@ class Checkpoints:
         """Waits and lets go of the folder."""
         self._guard(self._manager.close, "save the last step")
 
-    def restore(self, abstract: TrainState, fingerprint: str) -> TrainState | None:
+    def restore(
+        self, abstract: TrainState, fingerprint: str
+    ) -> tuple[TrainState, Notes] | tuple[None, Notes]:
         """The newest good state; damaged ones are named, and moved aside once a good one is found.
 
         Args:
@@ -135,7 +158,7 @@ class Checkpoints:
           fingerprint: of the training pipeline.
 
         Returns:
-          The state, or None where there is no checkpoint at all.
+          The state and the notes beside it; (None, {}) where there is no checkpoint at all.
 
         Raises:
           StorageError: there are checkpoints, but none is good.
@@ -156,13 +179,13 @@ class Checkpoints:
                 )
             self._move_aside(damaged)
             self._policy.best_step = int(state.stopping.best_step)
-            return state
+            return state, meta["notes"]
         if damaged:
             raise StorageError(
                 f"no good checkpoint among steps {damaged} in {self.path}; last reason: {reason}."
                 " Not starting over in this folder: use another workdir, or delete the folder"
             )
-        return None
+        return None, {}
 
     def restore_params(self, which: str | int, abstract: Any) -> tuple[Any, int]:
         """Parameters alone, or their moving average where the run kept one.
@@ -232,9 +255,14 @@ class Checkpoints:
     def _read_meta(self, step: int) -> tuple[Any, str]:
         try:
             items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            return self._manager.restore(step, args=items)["meta"], ""
+            meta = dict(self._manager.restore(step, args=items)["meta"])
         except Exception as error:  # damage shows as any exception at all, even a bare one
             return None, f"unreadable ({_line(error)})"
+        if meta.keys() == _BEFORE_CHECKSUMS:
+            return {**meta, "notes": {}}, ""
+        if meta.get("checksum") != checksum(meta):
+            return None, "what is kept beside its state changed since it was saved"
+        return meta, ""
 
     def _read(self, step: int, abstract: TrainState) -> tuple[TrainState | None, Any, str]:
         meta, reason = self._read_meta(step)

@@ -99,7 +99,7 @@ def fit(
             wanted = jax.tree.map(
                 lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), abstract, shardings
             )
-            state = checkpoints.restore(wanted, data.train.fingerprint)
+            state, _ = checkpoints.restore(wanted, data.train.fingerprint)
             if state is None:
                 state = create_state(experiment, shardings, initial_params)
             elif over(experiment, state):
@@ -266,7 +266,7 @@ class Training:
                     ended = ended or impatient(self.experiment, state)
                     save = save or better or ended
                 if save or interrupted:
-                    self.checkpoints.save(state, self.data.train.fingerprint)
+                    self.checkpoints.save(state, self.data.train.fingerprint, {})
                     self.clock.restart()
                 if ended:
                     break
