@@ -111,6 +111,7 @@ def language_model(
             ema_decay=c.ema_decay or None,
             carry_state=c.carry_state,
             privacy=settings.privacy(c),
+            skip_nonfinite=c.skip_nonfinite,
         ),
     )
 

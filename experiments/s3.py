@@ -90,6 +90,7 @@ def build(c: ConfigDict) -> Experiment:
             ema_decay=c.ema_decay or None,
             carry_state=c.carry_state,
             privacy=settings.privacy(c),
+            skip_nonfinite=c.skip_nonfinite,
         ),
     )
 

@@ -1,26 +1,32 @@
 """What every command shares: flags, errors of one line, exit codes.
 
-Exit codes: 0 done (and --help), 1 a bug of ours (with its traceback) or what was asked for failed
-outside of this process (in one line), 2 wrong usage, 3 a non-finite loss, 4 storage, 42 interrupted
-and saved, 130 stopped at once by Ctrl-C.
+Exit codes: 0 done (and --help), 1 a bug of ours or what was asked for failed outside of this
+process, 2 wrong usage, 3 a non-finite loss, 4 storage, 42 interrupted and saved, 130 stopped at
+once by Ctrl-C. With --debug a traceback comes before the line.
 """
 
 import contextlib
 import difflib
 import errno
+import itertools
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import absl.app
 import absl.logging
+import jax
 from absl import flags
 
 from recattn_jax.errors import Interrupted, RunError, StorageError, UserError
 
+EXIT_BUG = 1
 EXIT_KILLED = 130
+_CHECKOUT = Path(__file__).resolve().parents[1]
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
@@ -40,21 +46,38 @@ def run(command: Command, doc: str | None, argv: list[str] | None = None) -> NoR
       argv: the program name and the arguments; the process's own if None.
 
     Raises:
-      SystemExit: always, unless there is a bug.
+      SystemExit: always.
     """
+    # Known before the flags are parsed, which may fail too.
+    debug = _debugging(sys.argv if argv is None else argv)
 
     def parse(arguments: list[str]) -> Callable[[], None]:
         _hush()
-        with exit_codes():
+        with exit_codes(debug):
             return _parse(command, doc, arguments)
 
     def work(main: Callable[[], None]) -> None:
         _hush()  # absl.app has made its log louder in between
-        with exit_codes():
+        with exit_codes(debug), _checks(debug):
             main()
 
     absl.app.run(work, argv=argv, flags_parser=parse)
     raise AssertionError("absl.app.run returned")
+
+
+def _debugging(argv: Sequence[str]) -> bool:
+    own = itertools.takewhile(lambda word: word != "--", argv[1:])
+    return any(word in ("--debug", "-debug", "--debug=true", "--debug=True") for word in own)
+
+
+@contextlib.contextmanager
+def _checks(debug: bool) -> Iterator[None]:
+    """While entered, JAX looks for NaN in what programs return, and for leaked tracers."""
+    if not debug:
+        yield
+        return
+    with jax.debug_nans(True), jax.checking_leaks():
+        yield
 
 
 def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], None]:
@@ -62,6 +85,10 @@ def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], N
     # before somebody has parsed them.
     flags.FLAGS.mark_as_parsed()
     flag_values = flags.FlagValues()
+    flags.DEFINE_bool(
+        "debug", False, "show tracebacks, and look for NaN and leaked tracers (slow)",
+        flag_values=flag_values,
+    )  # fmt: skip
     if any(argument in _HELP for argument in argv[1:]):
         command(flag_values, argv[:1])
         print(_help(flag_values, doc))
@@ -159,14 +186,16 @@ def checkpoint(text: str) -> str | int:
 
 
 @contextlib.contextmanager
-def exit_codes() -> Iterator[None]:
-    """Turns the errors that have an exit code into one line on stderr and that code."""
+def exit_codes(debug: bool = False) -> Iterator[None]:
+    """Turns every error into one line on stderr and its exit code.
+
+    Args:
+      debug: its traceback comes first.
+    """
     try:
         yield
     except Interrupted as error:
         _leave(error.exit_code, str(error))
-    except RunError as error:
-        _leave(error.exit_code, f"error: {error}")
     except KeyboardInterrupt:
         _leave(EXIT_KILLED, "stopped by Ctrl-C")
     except BrokenPipeError:
@@ -174,10 +203,25 @@ def exit_codes() -> Iterator[None]:
         # stdout on the way out, so stdout is pointed elsewhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
-    except OSError as error:
-        if error.errno not in _STORAGE_ERRNOS:
-            raise
-        _leave(StorageError.exit_code, f"error: {error}")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        if isinstance(error, RunError):
+            _leave(error.exit_code, f"error: {error}")
+        if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+            _leave(StorageError.exit_code, f"error: {error}")
+        _leave(EXIT_BUG, f"error: {_unforeseen(error)}")
+
+
+def _unforeseen(error: Exception) -> str:
+    """An error that nobody expected, with the line of ours that it came through last."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [f for f in frames if Path(f.filename).is_relative_to(_CHECKOUT)] or frames
+    place = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
+    return (
+        f"unforeseen {type(error).__name__}: {error}{place}; please report it with what the same"
+        " command says with --debug"
+    )
 
 
 def _leave(code: int, message: str) -> NoReturn:

@@ -3,10 +3,12 @@
   python -m launch.train --config=experiments/char_lm.py --config.peak_lr=2e-3 --workdir=runs/a
   python -m launch.train --config.mesh=data:2,fsdp:4
 
-Ctrl-C once saves and stops; the same command goes on from there.
+Ctrl-C once saves and stops; the same command goes on from there. With --replay=STEP it repeats one
+step of the run that it names, and looks for what is not finite in it.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -28,6 +30,7 @@ from recattn_jax.data import Steps
 from recattn_jax.errors import Interrupted, UserError
 from recattn_jax.tasks import LanguageModel, Scored, Task
 from recattn_jax.training.loop import fit
+from recattn_jax.training.replay import replay
 from recattn_jax.training.runs import RunFolder, identity, load_run
 from recattn_jax.training.sharding import check_batch, make_mesh
 from recattn_jax.training.state import abstract_state, check_params
@@ -49,6 +52,10 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     flags.DEFINE_string(
         "profile_steps", None, "first:last step to trace, into <workdir>/profile",
         flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "replay", None, "repeat this step of the run, and look for what is not finite",
+        lower_bound=1, flag_values=flag_values,
     )  # fmt: skip
     distributed.define_flags(flag_values)
     chosen, argv = configs.choose(flag_values, argv)
@@ -107,8 +114,12 @@ def train(
         check_params(initial_params, abstract_state(experiment).params)
     with jax.set_mesh(mesh):  # which says what rows are this host's
         data = experiment.data()
-    if jax.process_index() == 0:
-        print(data.summary, flush=True)
+    say = functools.partial(print, flush=True) if jax.process_index() == 0 else _nowhere
+    say(data.summary)
+    if flag_values.replay:
+        app.refuse(flag_values, ("profile_steps",), "--replay traces nothing")
+        replay(experiment, data, run, flag_values.replay, initial_params=initial_params, say=say)
+        return
     outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
     if jax.process_index() != 0:
         return
@@ -120,6 +131,10 @@ def train(
         f" --workdir={shlex.quote(str(workdir))}{split}",
         flush=True,
     )
+
+
+def _nowhere(line: str) -> None:
+    """What all hosts but the first do with a line for a person."""
 
 
 def follows(task: Task, vocabularies: Mapping[str, Any]) -> str:

@@ -33,10 +33,26 @@ class StorageError(RunError):
     exit_code = 4
 
 
+class SourceError(RunError):
+    """Data that could be read at the start cannot be read any more; names the batch."""
+
+    exit_code = 1
+
+
 class Interrupted(RunError):
     """Someone asked the run to stop, and it did, after saving; the same command goes on."""
 
     exit_code = 42
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line that is not long, with its name.
+
+    >>> one_line(KeyError("width")), one_line(RuntimeError())
+    ("KeyError: 'width'", 'RuntimeError')
+    """
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said}"[:200] if said else type(error).__name__
 
 
 def choose(options: Mapping[str, Choice], name: str, key: str) -> Choice:

@@ -44,6 +44,7 @@ def numbers(**changed: Any) -> ConfigDict:
         warmup=50,
         weight_decay=0.1,
         clip=1.0,
+        skip_nonfinite=0,  # steps in a row that may be left out for a gradient that is not finite
         ema_decay=0.0,  # 0 keeps no average of the parameters
         privacy_noise=0.0,  # of DP-SGD, in units of its clip; 0 is no privacy
         privacy_clip=1.0,  # the largest norm of one example's gradient
@@ -90,6 +91,7 @@ def adamw(c: ConfigDict, carry_state: bool = False) -> Optimization:
         ema_decay=c.ema_decay or None,
         carry_state=carry_state,
         privacy=privacy(c),
+        skip_nonfinite=c.skip_nonfinite,
     )
 
 
@@ -110,6 +112,7 @@ def adam(c: ConfigDict) -> Optimization:
         ema_decay=c.ema_decay or None,
         carry_state=False,
         privacy=privacy(c),
+        skip_nonfinite=c.skip_nonfinite,
     )
 
 

@@ -95,6 +95,7 @@ class Checkpoints:
     def __init__(self, path: Path, keep: int, say: Callable[[str], None], read_only: bool = False):
         self.path = path
         self._say = say
+        self._read_only = read_only
         self._policy = _LatestAndBest(keep)
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
@@ -149,13 +150,16 @@ class Checkpoints:
         self._guard(self._manager.close, "save the last step")
 
     def restore(
-        self, abstract: TrainState, fingerprint: str
+        self, abstract: TrainState, fingerprint: str, before: int | None = None
     ) -> tuple[TrainState, Notes] | tuple[None, Notes]:
         """The newest good state; damaged ones are named, and moved aside once a good one is found.
+
+        What is opened `read_only` stays where it is.
 
         Args:
           abstract: shapes, dtypes and shardings, which may be those of another mesh.
           fingerprint: of the training pipeline.
+          before: only states of earlier steps; None for all.
 
         Returns:
           The state and the notes beside it; (None, {}) where there is no checkpoint at all.
@@ -166,7 +170,8 @@ class Checkpoints:
         """
         damaged: list[int] = []
         reason = ""
-        for step in reversed(self.steps()):
+        steps = [step for step in self.steps() if before is None or step < before]
+        for step in reversed(steps):
             state, meta, reason = self._read(step, abstract)
             if state is None:
                 self._say(f"checkpoint of step {step} is damaged: {reason}")
@@ -177,7 +182,8 @@ class Checkpoints:
                     f"checkpoint of step {step} in {self.path} belongs to another data pipeline:"
                     f" {meta['fingerprint']}, not {fingerprint}; use another workdir"
                 )
-            self._move_aside(damaged)
+            if not self._read_only:
+                self._move_aside(damaged)
             self._policy.best_step = int(state.stopping.best_step)
             return state, meta["notes"]
         if damaged:

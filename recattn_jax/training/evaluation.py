@@ -12,7 +12,7 @@ from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Metric, Scored, reported
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment, MeshShape
-from recattn_jax.training.state import Batch, abstract_carry, carry_rows, zeros
+from recattn_jax.training.state import Batch, abstract_carry, carry_rows, shardings_of, zeros
 from recattn_jax.training.step import PerShape, make_eval_step
 
 See = Callable[[Sequence[Any], Sequence[Record]], None]
@@ -44,7 +44,7 @@ class Evaluator:
             rows = carry_rows(experiment, params, pipeline.spec)
             places = sharding.carry_shardings(shapes, rows, mesh)
             self._carry = jax.jit(lambda: zeros(shapes), out_shardings=places)()
-        stored = jax.tree.map(lambda leaf: leaf.sharding, params)
+        stored = shardings_of(params)
         everywhere = sharding.replicated(mesh)
 
         def evaluation(spec: Spec) -> jax.stages.Compiled:

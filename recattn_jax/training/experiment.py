@@ -42,10 +42,22 @@ class Optimization:
     ema_decay: float | None
     carry_state: bool
     privacy: Privacy | None = None
+    skip_nonfinite: int = 0
 
     def __post_init__(self) -> None:
         if self.privacy is not None and self.carry_state:
             raise UserError("privacy: no guarantee covers a carried state; set carry_state=False")
+        if self.privacy is not None and self.skip_nonfinite:
+            raise UserError("privacy: no guarantee covers skipped steps; set skip_nonfinite=0")
+        if self.skip_nonfinite < 0:
+            raise UserError(f"skip_nonfinite is {self.skip_nonfinite}, must be at least 0")
+
+    @property
+    def transformation(self) -> optax.GradientTransformation:
+        """The optimizer as it is used: with `skip_nonfinite`, deaf to what is not finite."""
+        if not self.skip_nonfinite:
+            return self.optimizer
+        return optax.apply_if_finite(self.optimizer, self.skip_nonfinite)
 
 
 @dataclass(frozen=True)

@@ -6,33 +6,39 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from recattn_jax.data import Data
-from recattn_jax.errors import Interrupted, NonFiniteError, UserError
-from recattn_jax.tasks.base import Scored
+from recattn_jax.errors import Interrupted, NonFiniteError, SourceError, one_line
 from recattn_jax.training import sharding
-from recattn_jax.training.checkpoints import Checkpoints
-from recattn_jax.training.evaluation import Evaluator, check_carry, check_pipeline
+from recattn_jax.training.checkpoints import Checkpoints, Notes
+from recattn_jax.training.checks import check, check_headline
+from recattn_jax.training.evaluation import Evaluator
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.interruption import Interruption
 from recattn_jax.training.metrics import Console, MetricsLog, Record, mean_values, read_records
 from recattn_jax.training.privacy import statement
 from recattn_jax.training.runs import RunFolder
 from recattn_jax.training.state import (
+    Batch,
     Stopping,
     TrainState,
     abstract_state,
     check_params,
     create_state,
-    state_shardings,
+    placed_state,
+    shardings_of,
 )
-from recattn_jax.training.step import PerShape, compile_train_step, make_eval_step
+from recattn_jax.training.step import train_steps
 from recattn_jax.training.timing import Clock, Profile
+from recattn_jax.training.watch import BadStep, Peaks, examples_of, not_finite
+
+Pending = tuple[int, Batch, Any]
+"""A step whose numbers nobody has read yet: its number, its rows, and what it gave."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,7 @@ def fit(
       UserError: the experiment does not fit the data, the devices or the folder.
       NonFiniteError: the loss or the gradient norm is not finite.
       StorageError: nothing can be written, or no checkpoint is good.
+      SourceError: a batch cannot be read; what was learned before it is saved.
       Interrupted: someone asked to stop, and everything is saved.
     """
     mesh = check(experiment, data)
@@ -95,13 +102,10 @@ def fit(
     with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
         with contextlib.closing(checkpoints):
-            shardings = state_shardings(experiment, abstract, mesh)
-            wanted = jax.tree.map(
-                lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), abstract, shardings
-            )
-            state, _ = checkpoints.restore(wanted, data.train.fingerprint)
+            wanted = placed_state(experiment, mesh)
+            state, notes = checkpoints.restore(wanted, data.train.fingerprint)
             if state is None:
-                state = create_state(experiment, shardings, initial_params)
+                state = create_state(experiment, shardings_of(wanted), initial_params)
             elif over(experiment, state):
                 say(f"the run in {run.path} is already done: step {int(state.step)}")
                 return outcome(run, state, "already done")
@@ -111,59 +115,20 @@ def fit(
             console = Console(experiment.cadence.steps, int(state.step), say)
             with contextlib.closing(log), contextlib.closing(console):
                 training = Training(
-                    experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
+                    experiment,
+                    data,
+                    run,
+                    mesh,
+                    wanted,
+                    checkpoints,
+                    log,
+                    console,
+                    interruption,
+                    notes,
                 )
                 ended = training.go_on(state, profile_steps)
     say_privacy(experiment, data, ended.step, say)
     return ended
-
-
-def check(experiment: Experiment, data: Data) -> Mesh:
-    """Makes the mesh, and sees to it that experiment, data and devices fit, before all else.
-
-    Raises:
-      UserError: they do not.
-    """
-    if "validation" not in data.evaluation:
-        raise UserError(f"data has no validation split, only {sorted(data.evaluation)}")
-    if dict(data.train.spec) != dict(experiment.batch):
-        raise UserError(
-            f"the training pipeline gives {dict(data.train.spec)}, the experiment expects"
-            f" {dict(experiment.batch)}"
-        )
-    mesh = sharding.make_mesh(experiment.layout.mesh)
-    for spec in data.train.specs:
-        sharding.check_batch(spec, mesh, experiment.optimization.accumulate)
-    check_carry(experiment, data.train)
-    check_pipeline(experiment, data.evaluation["validation"], mesh)
-    return mesh
-
-
-def check_headline(experiment: Experiment, abstract: TrainState) -> None:
-    """Sees to it that every evaluation has the number that runs are compared by.
-
-    Raises:
-      UserError: it is a score, and not every evaluation scores; or `score_every` fits none.
-    """
-    task, every, evaluate_every = (
-        experiment.task,
-        experiment.cadence.score_every,
-        experiment.cadence.evaluate_every,
-    )
-    if not isinstance(task, Scored):
-        return
-    if every is not None and (every < 1 or every % evaluate_every):
-        raise UserError(
-            f"cadence: score_every is {every}, must be a multiple of evaluate_every,"
-            f" {evaluate_every}, or None"
-        )
-    step = make_eval_step(experiment)
-    metrics, _ = jax.eval_shape(step, abstract.params, abstract.carry, dict(experiment.batch))
-    if task.headline not in metrics and every != evaluate_every:
-        raise UserError(
-            f"cadence: the headline {task.headline} is a score, so every evaluation must score:"
-            f" score_every is {every}, must be {evaluate_every}, as evaluate_every is"
-        )
 
 
 def say_privacy(experiment: Experiment, data: Data, steps: int, say: Callable[[str], None]) -> None:
@@ -222,6 +187,7 @@ class Training:
         log: MetricsLog,
         console: Console,
         interruption: Interruption,
+        notes: Notes,
     ):
         self.experiment = experiment
         self.cadence = experiment.cadence
@@ -232,15 +198,11 @@ class Training:
         self.log = log
         self.console = console
         self.interruption = interruption
-        shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-        self.train_step = PerShape(
-            data.train.specs,
-            mesh,
-            lambda spec: compile_train_step(experiment, abstract, shardings, mesh, spec),
-        )
+        self.train_step = train_steps(experiment, data.train, abstract, mesh)
         params = abstract.params if abstract.ema is None else abstract.ema
         self.evaluator = Evaluator(experiment, params, data.evaluation["validation"], mesh)
         self.clock = Clock()
+        self.peaks = Peaks(notes)
 
     def go_on(self, state: TrainState, profile_steps: tuple[int, int] | None) -> Outcome:
         """Steps from where the state stands to the end of the run; the order must not change.
@@ -249,7 +211,7 @@ class Training:
         anything is evaluated or saved they are read up to date, so nothing bad is ever saved.
         """
         start = step = int(state.step)
-        pending: tuple[int, Any] | None = None
+        pending: Pending | None = None
         profile = Profile(self.run, profile_steps)
         source = contextlib.closing(self.data.train.batches(start))
         with source as batches, profile, self.timing():
@@ -266,18 +228,25 @@ class Training:
                     ended = ended or impatient(self.experiment, state)
                     save = save or better or ended
                 if save or interrupted:
-                    self.checkpoints.save(state, self.data.train.fingerprint, {})
-                    self.clock.restart()
+                    self.save(state)
                 if ended:
                     break
                 if interrupted:
                     self.stop(step)
+                try:
+                    rows = next(batches)
+                except Exception as error:  # of whatever reads data, which may be anybody's
+                    self.read(pending)
+                    self.give_up(state, error)
                 profile.before(step + 1)
-                state, metrics = self.train_step(state, rows=next(batches))
+                try:
+                    state, results = self.train_step(state, rows=rows)
+                except FloatingPointError as error:  # only where JAX looks for NaN
+                    raise NonFiniteError(f"step {step + 1}, batch {step}: {error}") from error
                 self.read(pending)
                 step += 1
-                pending = step, metrics
-                profile.after(step, metrics)
+                pending = step, rows, results
+                profile.after(step, results)
         self.checkpoints.wait()
         reason = "finished" if step >= self.cadence.steps else "stopped early"
         return outcome(self.run, state, reason)
@@ -290,7 +259,7 @@ class Training:
         evaluation = last or step % self.cadence.evaluate_every == 0
         return evaluation, last or step % self.cadence.save_every == 0
 
-    def read(self, pending: tuple[int, Any] | None) -> None:
+    def read(self, pending: Pending | None) -> None:
         """Reads the numbers of a step, stops if they are not finite, logs them if it is time.
 
         Raises:
@@ -298,24 +267,41 @@ class Training:
         """
         if pending is None:
             return
-        step, (metrics, numbers) = pending[0], jax.device_get(pending[1])
-        values = mean_values(metrics)
-        for name, value in (("loss", values["loss"]), ("grad_norm", float(numbers["grad_norm"]))):
-            if not math.isfinite(value):
-                saved = self.checkpoints.steps()
-                good = f"step {saved[-1]}" if saved else "none"
-                raise NonFiniteError(
-                    f"{name.replace('_', ' ')} is {value} at step {step}, batch {step - 1} of the"
-                    f" training pipeline ({(step - 1) // self.data.train.steps_per_epoch} epochs"
-                    f" in); last good checkpoint: {good}, in {self.run.checkpoints}"
-                )
+        step, rows, results = pending
+        metrics, numbers = jax.device_get(results)
+        values = mean_values(metrics) | {name: float(value) for name, value in numbers.items()}
+        in_a_row = values.pop("skipped_in_a_row", 0.0)
+        if not_finite(values):
+            self.complain(step, rows, values, int(in_a_row))
+            return
+        self.peaks.see(values)
         self.clock.tokens += float(metrics["loss"].weight)
         if step % self.cadence.log_every == 0:
             record: Record = {"step": step, "split": "train", "loss": values.pop("loss"), **values}
-            record |= {name: float(value) for name, value in numbers.items()}
+            record |= self.peaks.take()
             record["targets_per_second"] = self.clock.speed()
             self.log.write(record)
             self.console.train(record)
+
+    def complain(self, step: int, rows: Batch, values: dict[str, float], in_a_row: int) -> None:
+        """Says all that is known of a step whose numbers are not finite; it may have been skipped.
+
+        Raises:
+          NonFiniteError: it was not skipped, or too many were.
+        """
+        bad = BadStep(step, not_finite(values), examples_of(rows), int(values.get("skipped", 0)))
+        self.log.write(bad.record())
+        self.log.flush()
+        where = f"{bad} ({(step - 1) // self.data.train.steps_per_epoch} epochs in)"
+        if 0 < in_a_row <= self.experiment.optimization.skip_nonfinite:
+            self.console.line(f"{where}: skipped, {in_a_row} in a row, {bad.skipped} in all")
+            return
+        saved = self.checkpoints.steps()
+        good = f"step {saved[-1]}" if saved else "none"
+        raise NonFiniteError(
+            f"{where}; last good checkpoint: {good}, in {self.run.checkpoints}; the same command"
+            f" with --replay={step} repeats the step and looks for the cause"
+        )
 
     def evaluate(self, state: TrainState) -> tuple[TrainState, bool]:
         """Evaluates, counts for early stopping, says whether the headline is the best so far."""
@@ -327,7 +313,13 @@ class Training:
         if scored:
             say = self.console.line if last else None
             values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
-        state, better = self.judge(state, values[self.experiment.task.headline])
+        headline = self.experiment.task.headline
+        if not math.isfinite(values[headline]):
+            raise NonFiniteError(
+                f"validation {headline} is {values[headline]} at step {step}, of parameters that"
+                f" training found nothing wrong with; the run stops in {self.run.path}"
+            )
+        state, better = self.judge(state, values[headline])
         if not scored and impatient(self.experiment, state):
             say = self.console.line
             values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
@@ -351,6 +343,26 @@ class Training:
         # A copy of the step number, since the state is donated to the next step leaf by leaf.
         stopping = jax.device_put(jax.device_get(stopping), sharding.replicated(self.mesh))
         return dataclasses.replace(state, stopping=stopping), better
+
+    def save(self, state: TrainState) -> None:
+        """Saves the state, whose numbers have been read."""
+        self.checkpoints.save(state, self.data.train.fingerprint, self.peaks.notes())
+        self.clock.restart()
+
+    def give_up(self, state: TrainState, error: Exception) -> NoReturn:
+        """Ends the attempt because a batch cannot be read; keeps what was learned before it.
+
+        Raises:
+          SourceError: always.
+        """
+        step = int(state.step)
+        self.log.flush()
+        self.save(state)
+        self.checkpoints.wait()
+        raise SourceError(
+            f"batch {step} of the training pipeline cannot be read: {one_line(error)};"
+            f" step {step} is saved in {self.run.path}, and the same command goes on"
+        ) from error
 
     def stop(self, step: int) -> None:
         """Ends the attempt because someone asked for it.

@@ -84,7 +84,7 @@ class MetricsLog:
         seconds = round(time.monotonic() - self._start, 3)
         self._pending.append(json.dumps({**record, "seconds": seconds}) + "\n")
         for name, value in record.items():
-            if name not in ("step", "split"):
+            if name not in ("step", "split") and isinstance(value, int | float):
                 self._board.add_scalar(f"{record['split']}/{name}", value, record["step"])
 
     def flush(self) -> None:

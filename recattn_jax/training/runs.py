@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,10 @@ from recattn_jax.training.state import abstract_state
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 CHECKOUT = Path(__file__).resolve().parents[2]
+ATTEMPTS = 100
+"""How many of the latest attempts `run.json` tells of; of earlier ones it keeps sums."""
+_SECONDS = ("wall_seconds", "training_seconds")
+_FRAMES = 30
 PLACEMENT = ("mesh",)
 """Keys of a config that do not count when a run goes on: what it computes is the same."""
 
@@ -141,12 +146,22 @@ class RunFolder:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Keeps `run.json` while the body runs: one entry an attempt, with how it ended."""
+        """Keeps `run.json` while the body runs: one entry an attempt, with how it ended.
+
+        Of a crash it keeps the traceback too, since nobody may have been there to see it.
+        """
         if jax.process_index() != 0:
             yield
             return
         file = self.path / "run.json"
-        attempts = json.loads(file.read_text())["attempts"] if file.exists() else []
+        before = json.loads(file.read_text()) if file.exists() else {"attempts": []}
+        attempts = before["attempts"]
+        forgotten = before.get("forgotten", dict.fromkeys(("attempts", *_SECONDS), 0))
+        for old in attempts[: 1 - ATTEMPTS]:
+            forgotten["attempts"] += 1
+            for key in _SECONDS:
+                forgotten[key] = round(forgotten[key] + (old[key] or 0.0), 3)
+        attempts = attempts[1 - ATTEMPTS :]
         attempt: dict[str, Any] = {
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
@@ -168,12 +183,13 @@ class RunFolder:
         start = time.monotonic()
 
         def write() -> None:
+            told = attempts + [attempt]
             record = {
                 **fixed,
                 "ended": attempt["ended"],
-                "wall_seconds": _total(attempts + [attempt], "wall_seconds"),
-                "training_seconds": _total(attempts + [attempt], "training_seconds"),
-                "attempts": attempts + [attempt],
+                **{key: _total([forgotten, *told], key) for key in _SECONDS},
+                "attempts": told,
+                "forgotten": forgotten,
             }
             write_atomically(file, json.dumps(record, indent=2) + "\n")
 
@@ -186,6 +202,7 @@ class RunFolder:
             raise
         except BaseException as error:
             attempt["ended"] = f"crashed: {type(error).__name__}: {error}"
+            attempt["traceback"] = "".join(traceback.format_exception(error, limit=-_FRAMES))
             raise
         finally:
             attempt["wall_seconds"] = round(time.monotonic() - start, 3)

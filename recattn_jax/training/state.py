@@ -119,7 +119,7 @@ def initial_state(experiment: Experiment, params: Any) -> TrainState:
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimization.optimizer.init(master(params)),
+        opt_state=optimization.transformation.init(master(params)),
         ema=None if optimization.ema_decay is None else master(params),
         carry=carry,
         stopping=Stopping(
@@ -185,6 +185,21 @@ def state_shardings(experiment: Experiment, abstract: TrainState, mesh: Mesh) ->
         carry = sharding.carry_shardings(abstract.carry, rows, mesh)
         shardings = dataclasses.replace(shardings, carry=carry)
     return shardings
+
+
+def placed_state(experiment: Experiment, mesh: Mesh) -> TrainState:
+    """Shapes and dtypes of the train state with where each leaf lives, as a restore wants them."""
+    abstract = abstract_state(experiment)
+    return jax.tree.map(
+        lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p),
+        abstract,
+        state_shardings(experiment, abstract, mesh),
+    )
+
+
+def shardings_of(placed: Any) -> Any:
+    """Where each leaf lives, of arrays or of shapes that say it."""
+    return jax.tree.map(lambda leaf: leaf.sharding, placed)
 
 
 def create_state(

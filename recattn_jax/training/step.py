@@ -9,22 +9,22 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from recattn_jax.data import Spec
+from recattn_jax.data import Pipeline, Spec
 from recattn_jax.training import sharding
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.precision import master
 from recattn_jax.training.privacy import private_gradient
-from recattn_jax.training.state import Batch, TrainState, bind, carry_rows
+from recattn_jax.training.state import Batch, TrainState, bind, carry_rows, shardings_of
 
 STREAMS = ("dropout", "variational")
 
 
-def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any]:
-    """Builds the pure step `(state, batch) -> (state, metrics)`.
+def make_gradient(experiment: Experiment) -> Callable[[TrainState, Batch], Any]:
+    """Builds the pure `(state, batch) -> (gradient, metrics, carry)` of a step.
 
     The gradient is that of sum(total) / sum(weight) over all micro-batches, so it does not depend
-    on how the batch was cut; a private one is that of `Privacy`. Metrics are (total, weight) pairs,
-    and `grad_norm` and `learning_rate` as plain numbers.
+    on how the batch was cut; a private one is that of `Privacy`. It is float32, and like the
+    parameters; metrics are (total, weight) pairs, carry is the model's state after the batch.
     """
     model, task, how = experiment.model, experiment.task, experiment.optimization
 
@@ -35,7 +35,7 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
         metrics, carry = task(bind(model, params, rngs), batch, start)
         return metrics["loss"].total, (metrics, carry if how.carry_state else ())
 
-    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+    def mean_gradient(state: TrainState, batch: Batch) -> Any:
         key = jax.random.fold_in(jax.random.key(experiment.seed), state.step)
         if how.privacy is None:
             gradient = jax.grad(total_loss, has_aux=True)
@@ -48,19 +48,7 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
         # Private gradients are means of rows, whose number tells nothing.
         rows = jax.tree.leaves(batch)[0].shape[0]
         weight = metrics["loss"].weight if how.privacy is None else rows
-        grads = jax.tree.map(lambda g: g / weight, master(grads))
-        updates, opt_state = how.optimizer.update(grads, state.opt_state, master(state.params))
-        params = optax.apply_updates(state.params, updates)
-        numbers = {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(state.step)}
-        new = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            ema=averaged(state, params),
-            carry=carry,
-        )
-        return new, (metrics, numbers)
+        return jax.tree.map(lambda g: g / weight, master(grads)), metrics, carry
 
     def accumulate(gradient: Any, state: TrainState, batch: Batch, key: jax.Array) -> Any:
         n = how.accumulate
@@ -84,6 +72,41 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
         zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
         (grads, metrics), carries = jax.lax.scan(add, zeros, parts)
         return grads, metrics, jax.tree.map(uncut, carries, rows)
+
+    return mean_gradient
+
+
+def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any]:
+    """Builds the pure step `(state, batch) -> (state, (metrics, numbers))`.
+
+    Metrics are (total, weight) pairs; numbers are plain: `grad_norm`, `learning_rate`, and with
+    `skip_nonfinite` also `skipped`, all steps so far that were left out, and `skipped_in_a_row`.
+    """
+    how, gradient = experiment.optimization, make_gradient(experiment)
+
+    def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
+        grads, metrics, carry = gradient(state, batch)
+        updates, opt_state = how.transformation.update(grads, state.opt_state, master(state.params))
+        params = optax.apply_updates(state.params, updates)
+        ema, taken, skips = averaged(state, params), state.step, {}
+        if how.skip_nonfinite:
+            counts = opt_state
+            # The optimizer sees to its own state and to the parameters.
+            ema, carry = jax.tree.map(
+                lambda new, old: jnp.where(counts.last_finite, new, old),
+                (ema, carry),
+                (state.ema, state.carry),
+            )
+            taken = state.step - state.opt_state.total_notfinite  # which its schedule counts
+            skips = {
+                "skipped": counts.total_notfinite,
+                "skipped_in_a_row": counts.notfinite_count,
+            }
+        numbers = {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(taken), **skips}
+        new = dataclasses.replace(
+            state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema, carry=carry
+        )
+        return new, (metrics, numbers)
 
     def averaged(state: TrainState, params: Any) -> Any:
         if how.ema_decay is None:
@@ -117,7 +140,7 @@ class PerShape:
         self,
         specs: Sequence[Spec],
         mesh: Mesh,
-        compiled: Callable[[Spec], jax.stages.Compiled],
+        compiled: Callable[[Spec], Callable[..., Any]],
     ):
         self._compiled = {
             _widths(spec): (compiled(spec), spec, sharding.batch_shardings(spec, mesh))
@@ -136,25 +159,55 @@ def _widths(batch: Mapping[str, Any]) -> tuple[Any, ...]:
     return tuple((name, batch[name].shape[1:]) for name in sorted(batch))
 
 
-def compile_train_step(
-    experiment: Experiment, abstract: TrainState, shardings: TrainState, mesh: Mesh, batch: Spec
-) -> jax.stages.Compiled:
-    """Compiles the step for a mesh, which is set; the state that goes in is donated.
+def jit_train_step(
+    experiment: Experiment, shardings: TrainState, mesh: Mesh, batch: Spec
+) -> jax.stages.Wrapped:
+    """The step for a mesh, which is set; the state that goes in is donated.
 
     Args:
       experiment: what to train.
-      abstract: shapes of the state.
-      shardings: where its leaves live.
+      shardings: where the leaves of the state live.
       mesh: the mesh.
       batch: shapes of the batch.
     """
-    step = jax.jit(
+    return jax.jit(
         make_train_step(experiment),
         in_shardings=(shardings, sharding.batch_shardings(batch, mesh)),
         out_shardings=(shardings, sharding.replicated(mesh)),
         donate_argnums=0,
     )
+
+
+def compile_train_step(
+    experiment: Experiment, abstract: TrainState, shardings: TrainState, mesh: Mesh, batch: Spec
+) -> jax.stages.Compiled:
+    """Compiles the step of `jit_train_step` for a state of the shapes of `abstract`."""
+    step = jit_train_step(experiment, shardings, mesh, batch)
     return step.lower(abstract, dict(batch)).compile()
+
+
+def train_steps(
+    experiment: Experiment, pipeline: Pipeline, abstract: TrainState, mesh: Mesh
+) -> PerShape:
+    """The training step for every shape of a pipeline's batches, compiled at once.
+
+    Where JAX looks for NaN (`jax.debug_nans`), each is compiled when it is called first: only such
+    a program can be taken apart, to name the operation.
+
+    Args:
+      experiment: what to train.
+      pipeline: for the shapes of its batches.
+      abstract: shapes of the state, with shardings.
+      mesh: the mesh, which is set.
+    """
+    shardings = shardings_of(abstract)
+
+    def step(spec: Spec) -> Callable[..., Any]:
+        if jax.debug_nans.value:
+            return jit_train_step(experiment, shardings, mesh, spec)
+        return compile_train_step(experiment, abstract, shardings, mesh, spec)
+
+    return PerShape(pipeline.specs, mesh, step)
 
 
 def make_eval_step(experiment: Experiment) -> Callable[[Any, Any, Batch], Any]:

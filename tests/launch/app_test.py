@@ -1,6 +1,7 @@
 import errno
 import types
 
+import jax
 import pytest
 from absl import flags
 
@@ -49,20 +50,35 @@ def test_a_message_of_several_lines_becomes_one(call):
     assert result.err == "error: one two\n"
 
 
-def test_a_bug_keeps_its_traceback(capsys):
-    with pytest.raises(ZeroDivisionError):
-        from launch import app
+@pytest.mark.parametrize(
+    "error", [ZeroDivisionError("a  /\nb"), PermissionError(errno.EACCES, "denied"), KeyError("k")]
+)
+def test_a_bug_is_one_line_and_its_traceback_is_there_for_the_asking(call, error):
+    result = call(raiser(error))
+    assert result.code == 1 and result.out == "" and result.err.count("\n") == 1
+    name = type(error).__name__
+    assert result.err.startswith(f"error: unforeseen {name}: "), result.err
+    assert "(app_test.py, line " in result.err and "--debug" in result.err
+    result = call(raiser(error), "--debug")
+    assert result.code == 1 and "Traceback (most recent call last)" in result.err
+    assert result.err.splitlines()[-1].startswith(f"error: unforeseen {name}: ")
 
-        module = raiser(ZeroDivisionError())
-        app.run(module.command, module.__doc__, argv=["it"])
+
+def test_debug_shows_where_a_wrong_flag_was_found_too(call):
+    result = call(raiser(AssertionError("must not be reached")), "--debug", "--tokns=3")
+    assert result.code == 2 and "Traceback" in result.err
+    assert result.err.splitlines()[-1].startswith("error: unknown flag --tokns")
 
 
-def test_an_unrelated_operating_system_error_is_a_bug():
-    from launch import app
+def test_debug_looks_for_nan_and_leaks_and_leaves_no_trace(call):
+    def look(_):
+        seen.append((jax.debug_nans.value, jax.check_tracer_leaks.value))
 
-    module = raiser(PermissionError(errno.EACCES, "denied"))
-    with pytest.raises(PermissionError):
-        app.run(module.command, module.__doc__, argv=["it"])
+    seen = []
+    call(command_that(look), "--debug")
+    call(command_that(look), "--debug=false")
+    call(command_that(look), "--", "--debug")
+    assert seen == [(True, True), (False, False)]
 
 
 def test_done_is_zero(call):

@@ -50,6 +50,21 @@ def test_train_then_again_then_evaluate_then_generate(call):
     assert empty.code == 0 and empty.out
 
 
+def test_a_step_that_went_wrong_is_repeated(call):
+    explodes = [CONFIG, "--workdir=run", "--config.peak_lr=1e38"]
+    result = call(train, *explodes)
+    assert result.code == 3 and result.err.count("\n") == 1, result.err
+    step = re.search(r" at step (\d+), batch .*--replay=(\d+) ", result.err)
+    assert step and step[1] == step[2]
+    again = call(train, *explodes, f"--replay={step[1]}")
+    assert again.code == 3 and again.err.count("\n") == 1, again.err
+    assert f"at step {step[1]}, as it was taken" in again.err
+    assert ", as in the log" in again.out and "parameters whose gradient is not finite" in again.out
+    assert call(train, *explodes, "--replay=1").code == 0
+    assert "positive integer" in call(train, *explodes, "--replay=0").err
+    assert "traces nothing" in call(train, *explodes, "--replay=1", "--profile_steps=1:2").err
+
+
 def test_a_process_prints_the_text_and_nothing_else(trained_folder):
     with python_process(
         "launch.generate", "--workdir=run", "--prompt=-", "--tokens=20", cwd=trained_folder

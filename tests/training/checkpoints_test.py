@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training import MeshShape, fit, optimizers
 from recattn_jax.training.checkpoints import Checkpoints, digest, leaf_digest
-from recattn_jax.training.loop import check
+from recattn_jax.training.checks import check
 from recattn_jax.training.metrics import read_records
 from recattn_jax.training.sharding import make_mesh
 from recattn_jax.training.state import abstract_state, state_shardings

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from recattn_jax import errors
-from recattn_jax.training import fit, optimizers
+from recattn_jax.training import Privacy, fit, optimizers, runs
 from recattn_jax.training.metrics import read_records
 from recattn_jax.training.state import init_params
 from tests.training.toy import Counting, Recurrence, run_folder, toy, train
@@ -36,20 +36,21 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
     assert "recurrent_kernel" in (tmp_path / "run" / "model.txt").read_text()
 
 
-class Stops(Exception):
-    pass
+class Stops(BaseException):
+    """A crash: no error that anybody expects."""
 
 
 class Breaking(Counting):
-    """Breaks off at a batch, as a crash would."""
+    """Breaks off at a batch."""
 
-    def __init__(self, *arguments, broken):
+    def __init__(self, *arguments, broken, error=Stops):
         super().__init__(*arguments, seed=0)
         self.broken = broken
+        self.error = error
 
     def batch(self, index):
         if index == self.broken:
-            raise Stops
+            raise self.error
         return super().batch(index)
 
 
@@ -78,7 +79,9 @@ def test_averages_counters_and_carry_survive_a_crash(tmp_path):
     assert outcome.step == outcome.best_step + 3 * 4
     with pytest.raises(Stops):
         train(tmp_path / "run", **changes, train=Breaking(8, 12, 16, broken=outcome.step - 2))
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["ended"].startswith("crashed")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["ended"].startswith("crashed")
+    assert "raise self.error" in record["attempts"][0]["traceback"]
     again, lines = train(tmp_path / "run", **changes)
     assert any(line.startswith("going on from step") for line in lines)
     assert (again.step, again.reason) == (outcome.step, "stopped early")
@@ -94,8 +97,13 @@ def test_a_loss_that_is_no_number_stops_and_saves_nothing_bad(tmp_path):
     with pytest.raises(errors.NonFiniteError) as caught:
         train(tmp_path / "run", train=Counting(8, 12, 16, seed=0, poison=7))
     words = str(caught.value)
-    assert "loss is nan at step 8, batch 7" in words and "checkpoint: step 6" in words, words
+    assert "loss is nan and grad norm is nan at step 8, batch 7" in words, words
+    assert "checkpoint: step 6" in words and "--replay=8" in words, words
     records = numbers(tmp_path / "run")
+    assert records[-1] == {
+        "step": 8, "split": "nonfinite", "batch": 7, "examples": [],
+        "what": "loss is nan and grad norm is nan", "skipped": 0,
+    }  # fmt: skip
     assert [r["step"] for r in records if r["split"] == "train"] == list(range(1, 8))
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["4", "6"]
 
@@ -105,6 +113,110 @@ def test_nothing_is_saved_before_its_numbers_were_read(tmp_path):
     with pytest.raises(errors.NonFiniteError, match="at step 3, batch 2.*checkpoint: none"):
         train(tmp_path / "run", train=Counting(8, 12, 16, seed=0, poison=2))
     assert list((tmp_path / "run" / "checkpoints").iterdir()) == []
+
+
+def test_data_that_cannot_be_read_any_more_costs_no_step(tmp_path):
+    broken = Breaking(8, 12, 16, broken=7, error=OSError(5, "Input/output error"))
+    with pytest.raises(errors.SourceError, match=r"batch 7 .*Input/output error; step 7 is saved"):
+        train(tmp_path / "run", train=broken)
+    again, lines = train(tmp_path / "run")
+    whole, _ = train(tmp_path / "whole")
+    assert any(line.startswith("going on from step 7") for line in lines)
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+    assert bits(tmp_path / "run", again.step) == bits(tmp_path / "whole", whole.step)
+
+
+@pytest.mark.parametrize("poison", [4, 11])
+def test_a_step_that_is_skipped_leaves_all_as_it_was(tmp_path, poison):
+    changes = {"skip_nonfinite": 1, "ema_decay": 0.5, "carry_state": True}
+    train(tmp_path / "short", **changes, steps=poison)
+    before = bits(tmp_path / "short", poison)
+    bad = Counting(8, 12, 16, seed=0, poison=poison)
+    _, lines = train(tmp_path / "run", **changes, steps=poison + 1, train=bad)
+    after = bits(tmp_path / "run", poison + 1)
+    counted = {name for name in after if after[name] != before[name]}
+    # A step that was left out has a number and was evaluated, and nothing else.
+    assert {name for name in counted if not name.startswith("stopping")} == {
+        "step", "opt_state/notfinite_count", "opt_state/total_notfinite", "opt_state/last_finite",
+    }  # fmt: skip
+    told = f"at step {poison + 1}, batch {poison} of the training pipeline"
+    assert any(told in line and "skipped, 1 in a row, 1 in all" in line for line in lines)
+    records = [r for r in numbers(tmp_path / "run") if r["step"] == poison + 1]
+    assert [r["split"] for r in records] == ["nonfinite", "validation"]
+
+
+def test_a_run_goes_on_after_a_skipped_step_and_counts_it(tmp_path):
+    bad = Counting(8, 12, 16, seed=0, poison=4)
+    outcome, _ = train(tmp_path / "run", skip_nonfinite=1, train=bad)
+    assert outcome.step == 12
+    records = [r for r in numbers(tmp_path / "run") if r["split"] == "train"]
+    assert [r["step"] for r in records] == [1, 2, 3, 4, *range(6, 13)]
+    assert [r["skipped"] for r in records] == [0] * 4 + [1] * 7
+    # Its schedule stood still too.
+    moving = {"learning_rate": lambda step: 1e-2 * (step + 1), "skip_nonfinite": 1}
+    train(tmp_path / "rates", **moving, train=bad, steps=6)
+    rates = [r["learning_rate"] for r in numbers(tmp_path / "rates") if r["split"] == "train"]
+    np.testing.assert_allclose(rates, [0.01, 0.02, 0.03, 0.04, 0.05], rtol=1e-6)
+
+
+class Poisoned(Counting):
+    """Nothing to learn from some batch on."""
+
+    def batch(self, index):
+        batch = super().batch(index)
+        if 4 <= index < 10**6:
+            batch["segments"] = batch["segments"] * 0
+        return batch
+
+
+def test_more_skipped_steps_in_a_row_than_allowed_stop_the_run(tmp_path):
+    with pytest.raises(errors.NonFiniteError, match="at step 7, batch 6.*checkpoint: step 6"):
+        train(tmp_path / "run", skip_nonfinite=2, train=Poisoned(8, 12, 16, seed=0))
+    bad = [r["step"] for r in numbers(tmp_path / "run") if r["split"] == "nonfinite"]
+    assert bad == [5, 6, 7]
+
+
+def test_steps_are_not_skipped_where_that_tells_of_the_data():
+    privacy = Privacy(1.0, 1.0, 1e-5)
+    with pytest.raises(errors.UserError, match="no guarantee covers skipped steps"):
+        toy(privacy=privacy, skip_nonfinite=1)
+    with pytest.raises(errors.UserError, match="skip_nonfinite is -1"):
+        toy(skip_nonfinite=-1)
+
+
+def test_an_evaluation_without_a_number_stops_the_run(tmp_path):
+    empty = Counting(8, 12, 16, seed=1, poison=10**6)
+    empty.epoch = lambda: iter([empty.batch(10**6)])
+    with pytest.raises(errors.NonFiniteError, match="validation loss is nan at step 4"):
+        train(tmp_path / "run", validation=empty)
+    assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["3"]
+
+
+def test_peaks_between_two_lines_are_told_whoever_was_interrupted(tmp_path):
+    every = {"steps": 12, "evaluate_every": 12, "save_every": 5}
+    train(tmp_path / "all", **every, log_every=1)
+    losses = [r["loss"] for r in numbers(tmp_path / "all") if r["split"] == "train"]
+    train(tmp_path / "few", **every, log_every=4)
+    few = [r for r in numbers(tmp_path / "few") if r["split"] == "train"]
+    assert [r["loss_peak"] for r in few] == [max(losses[i : i + 4]) for i in (0, 4, 8)]
+    assert all(r["grad_norm_peak"] >= r["grad_norm"] for r in few)
+    assert any(r["loss_peak"] > r["loss"] for r in few)
+    with pytest.raises(Stops):
+        # After the save at step 5, in the middle of the steps of one line.
+        train(tmp_path / "run", **every, log_every=4, train=Breaking(8, 12, 16, broken=6))
+    train(tmp_path / "run", **every, log_every=4)
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "few")
+
+
+def test_old_attempts_are_forgotten_but_for_their_seconds(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "ATTEMPTS", 3)
+    folder = run_folder(tmp_path)
+    for _ in range(6):
+        with folder.recording():
+            folder.training_seconds = 2.0
+    record = json.loads((tmp_path / "run.json").read_text())
+    assert len(record["attempts"]) == 3 and record["forgotten"]["attempts"] == 3
+    assert record["training_seconds"] == 12.0
 
 
 class Signalling(Counting):

@@ -15,8 +15,8 @@ from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Mean
 from recattn_jax.training import MeshShape, evaluate, fit, optimizers, sharding
 from recattn_jax.training.checkpoints import Checkpoints
+from recattn_jax.training.checks import check
 from recattn_jax.training.evaluation import Evaluator
-from recattn_jax.training.loop import check
 from recattn_jax.training.metrics import read_records
 from recattn_jax.training.state import bind, init_params
 from recattn_jax.training.step import PerShape

@@ -25,7 +25,7 @@ from recattn_jax.layers import (
 from recattn_jax.models import PerStep, SequenceModel
 from recattn_jax.tasks.language_model import LanguageModel
 from recattn_jax.training import DEFAULT_RULES, MeshShape, optimizers, sharding
-from recattn_jax.training.loop import check
+from recattn_jax.training.checks import check
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import abstract_state, create_state, state_shardings
 from tests.training import hlo

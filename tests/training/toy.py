@@ -38,7 +38,7 @@ from recattn_jax.training import (
     optimizers,
     sharding,
 )
-from recattn_jax.training.loop import check
+from recattn_jax.training.checks import check
 from recattn_jax.training.state import abstract_state, create_state, state_shardings
 from recattn_jax.training.step import compile_train_step
 
@@ -165,6 +165,7 @@ def toy(**changes: Any) -> tuple[Experiment, Data]:
         "ema_decay": None,
         "carry_state": False,
         "privacy": None,
+        "skip_nonfinite": 0,
     }
     cadence = {
         "steps": 12,
