@@ -19,9 +19,20 @@ import absl.logging
 from absl import flags
 
 from recattn_jax.errors import Interrupted, RunError, StorageError, UserError
+from recattn_jax.untrusted import shown
 
 EXIT_KILLED = 130
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+# What is said of a path that someone gave: too long, a link to itself, a folder for a file, ...
+_PATH_ERRNOS = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+)
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 Command = Callable[[flags.FlagValues, list[str]], tuple[list[str], Callable[[], None]]]
@@ -118,6 +129,11 @@ def define_run_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags of every command that reads a trained run."""
     flags.DEFINE_string("workdir", None, "folder of the run to read", flag_values=flag_values)
     flags.DEFINE_string(
+        "config", None, "the run's experiment file, which is code and is run; default: the one that"
+        " the folder names, if it lies in this checkout or below this folder and cannot have come"
+        " with the run", flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_string(
         "checkpoint", "best", "which checkpoint: best, last or a step", flag_values=flag_values
     )
 
@@ -175,13 +191,15 @@ def exit_codes() -> Iterator[None]:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
     except OSError as error:
-        if error.errno not in _STORAGE_ERRNOS:
-            raise
-        _leave(StorageError.exit_code, f"error: {error}")
+        if error.errno in _STORAGE_ERRNOS:
+            _leave(StorageError.exit_code, f"error: {error}")
+        if error.errno in _PATH_ERRNOS and error.filename is not None:
+            _leave(UserError.exit_code, f"error: {error}; give another path")
+        raise
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr)
+    print(shown(" ".join(message.split())), file=sys.stderr)
     raise SystemExit(code) from None
 
 

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from launch.locks import FileLock
 from launch.space import Parameters, Space, overrides
+from recattn_jax import untrusted
 from recattn_jax.analysis import sweeps
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.files import write_atomically
@@ -89,14 +90,21 @@ class Study:
             raise UserError(f"cannot write in the folder {folder}: {error}") from error
 
     def _open(self, journal: Path) -> None:
+        if journal.exists() and not journal.is_file():
+            raise StorageError(f"{journal} is no file; use another --folder")
         lock: Any = _JournalLock(journal, FileLock(self.folder / "locks" / "journal"))
         try:
             self._storage = JournalStorage(JournalFileBackend(str(journal), lock))
             if self.name not in optuna.get_all_study_names(self._storage):
                 self._storage.create_new_study([direction(self.maximise)], self.name)
             self._study = optuna.load_study(study_name=self.name, storage=self._storage)
-        except json.JSONDecodeError as error:
-            raise StorageError(f"{journal} is damaged ({error}); use another --folder") from error
+        except PermissionError:
+            raise
+        # Optuna meets damage with whatever it stumbles over (KeyError, TypeError, ...).
+        except Exception as error:
+            raise StorageError(
+                f"{journal} is damaged ({type(error).__name__}: {error}); use another --folder"
+            ) from error
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that any process has started, by number."""
@@ -258,7 +266,7 @@ def known(folder: Path, identity: Mapping[str, Any]) -> str | None:
     if not file.exists():
         return None
     try:
-        stored = json.loads(file.read_text())
+        stored = untrusted.read_object(file)
         name = str(stored.pop("name"))
     except (ValueError, KeyError) as error:
         raise StorageError(f"{file} is damaged ({error}); use another --folder") from error

@@ -62,6 +62,14 @@ def is_there(path: Path) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of this name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def read_bytes(path: Path, most: int | None = None) -> bytes:
     """The content of a file; never waits for one that is none, such as a pipe.
 

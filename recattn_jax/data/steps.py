@@ -223,7 +223,9 @@ class Spectra:
     def __post_init__(self) -> None:
         for name in ("rate", "window", "hop", "features"):
             if not 1 <= getattr(self, name) <= _MOST:
-                raise UserError(f"{name} of spectra is {getattr(self, name)}, must be 1 to {_MOST}")
+                raise UserError(
+                    f"{name} of spectra is {getattr(self, name)}, must be 1 or more, up to {_MOST}"
+                )
 
     @classmethod
     def of(

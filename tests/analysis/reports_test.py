@@ -83,7 +83,7 @@ def test_unfinished_runs_are_shown_as_far_as_they_came(tmp_path):
     ("file", "content", "word"),
     [
         ("config.json", "{", "config.json cannot be read"),
-        ("run.json", "[]", "run.json holds no JSON object"),
+        ("run.json", "[]", "run.json cannot be read (no JSON object)"),
         ("run.json", None, "run.json is missing"),
         ("config.json", b"\xff\xfe", "config.json cannot be read"),
         ("metrics.jsonl", "no json\n", "metrics.jsonl cannot be read"),

@@ -52,7 +52,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_is_loaded_with_all_that_it_takes(finished):
     folder, outcome = finished
-    run = load_run(folder / "run")
+    run = load_run(folder / "run", config_file=folder / "toy_experiment.py")
     assert run.step == outcome.best_step == 8
     assert run.config.steps == 8 and run.config.sizes == (1, 2)
     assert run.vocabularies["text"].vocabulary_size == 257
@@ -65,10 +65,15 @@ def test_a_run_is_loaded_with_all_that_it_takes(finished):
         evaluate(run.experiment, run.params, data.evaluation["validation"], run.vocabularies)
         == outcome.metrics
     )
-    assert load_run(folder / "run", checkpoint="last").step == 8
-    assert load_run(folder / "run", checkpoint=6).step == 6
+    assert (
+        load_run(folder / "run", config_file=folder / "toy_experiment.py", checkpoint="last").step
+        == 8
+    )
+    assert (
+        load_run(folder / "run", config_file=folder / "toy_experiment.py", checkpoint=6).step == 6
+    )
     with pytest.raises(UserError, match="no checkpoint 5"):
-        load_run(folder / "run", checkpoint=5)
+        load_run(folder / "run", config_file=folder / "toy_experiment.py", checkpoint=5)
 
 
 def test_an_experiment_file_that_changed_is_refused(finished):
@@ -76,7 +81,7 @@ def test_an_experiment_file_that_changed_is_refused(finished):
     file = folder / "toy_experiment.py"
     file.write_text(EXPERIMENT.replace("width=64", "breadth=64"))
     with pytest.raises(UserError, match=r"has changed since .* keys \['breadth', 'width'\]"):
-        load_run(folder / "run")
+        load_run(folder / "run", config_file=folder / "toy_experiment.py")
     file.write_text(EXPERIMENT)
 
 

@@ -1,5 +1,6 @@
 """Records from sets that TFDS prepared, whoever did."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -112,6 +113,9 @@ def _check_features(folder: pathlib.Path) -> None:
         found = left.pop()
         if isinstance(found, list):
             left += found
+        if isinstance(found, str) and found.lstrip().startswith("{"):  # JSON within JSON
+            with contextlib.suppress(untrusted.Unreadable):
+                left.append(untrusted.parse_json(found))
         if not isinstance(found, dict):
             continue
         left += found.values()
