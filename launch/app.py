@@ -19,7 +19,7 @@ import absl.logging
 from absl import flags
 
 from recattn_jax.errors import Interrupted, RunError, StorageError, UserError
-from recattn_jax.untrusted import shown
+from recattn_jax.untrusted import brief, shown
 
 EXIT_KILLED = 130
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -199,7 +199,7 @@ def exit_codes() -> Iterator[None]:
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    print(shown(" ".join(message.split())), file=sys.stderr)
+    print(brief(shown(" ".join(message.split()))), file=sys.stderr)
     raise SystemExit(code) from None
 
 

@@ -175,6 +175,15 @@ def one_line(text: str, most: int = 0) -> str:
     return line if not most or len(line) <= most else line[: most - 1] + "…"
 
 
+def brief(text: str) -> str:
+    """A message that repeats what it was given, however long that is: its middle is left out.
+
+    >>> len(brief("x" * 100_000))
+    2003
+    """
+    return text if len(text) <= 2000 else f"{text[:1500]} … {text[-500:]}"
+
+
 def markdown(text: str) -> str:
     r"""A text for a cell of a table in Markdown: in one line, and nothing in it is markup.
 

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from recattn_jax import untrusted
 from recattn_jax.data.features import Value, value_of
 from recattn_jax.data.records import Content, Lazy, Record, Records, Source, surveyed
 from recattn_jax.errors import StorageError, UserError
@@ -135,6 +136,16 @@ def open_or_prepare(
     return source
 
 
+def irregular(folder: pathlib.Path) -> pathlib.Path | None:
+    """Something in a folder that is neither a file nor a folder, such as a pipe: reading it hangs.
+
+    Args:
+        folder: of a prepared set.
+    """
+    there = (path for path in folder.iterdir() if untrusted.is_there(path))
+    return next((path for path in there if not path.is_file() and not path.is_dir()), None)
+
+
 def open_prepared(path: pathlib.Path, fields: Mapping[str, Field]) -> Source:
     """Opens what TFDS prepared in the folder `path`, whoever did, without its builder's code.
 
@@ -180,6 +191,8 @@ def _open_checked(path: pathlib.Path) -> Source | None:
     if not path.exists():
         return None
     try:
+        if (stray := irregular(path)) is not None:
+            raise ValueError(f"{stray.name} is no file")
         info = tfds.builder_from_directory(str(path)).info
         expected = info.metadata["digest"]
         fields = {name: _own_field(name, feature) for name, feature in info.features.items()}

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from recattn_jax import untrusted
-from recattn_jax.data.builders import Field, open_prepared
+from recattn_jax.data.builders import Field, irregular, open_prepared
 from recattn_jax.data.features import flat, steps_of, value_of
 from recattn_jax.data.readers.files import CARVED, first_line, with_warnings
 from recattn_jax.data.records import Source, surveyed, with_validation
@@ -64,7 +64,11 @@ def prepared_records(
     }
     try:
         source = open_prepared(folder, chosen)
-    except (IndexError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    # TFDS and array_record meet damage with whatever they stumble over (KeyError, TypeError,
+    # RuntimeError, errors of protobuf, ...).
+    except Exception as error:
         raise UserError(
             f"{folder}: the files are damaged or missing ({first_line(error)}); prepare it again"
         ) from error
@@ -81,6 +85,8 @@ def _info(folder: pathlib.Path) -> Any:
             f"{folder}: no prepared TFDS data set is here (no dataset_info.json); "
             "give the folder of one version, such as data/trec/1.0.0"
         )
+    if (stray := irregular(folder)) is not None:
+        raise UserError(f"{stray}: a pipe or a device, not a file; prepare the set again")
     _check_features(folder)
     try:
         info = tfds.builder_from_directory(str(folder)).info
