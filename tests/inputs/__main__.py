@@ -109,7 +109,7 @@ def report(out: Path, seed: int, outcomes: list[fuzz.Outcome], seconds: float) -
     ]
     page += ["", "Repeat one with:", ""]
     page += [
-        f"- `python -m tests.inputs --seed={seed} --only={w['number']}` ({w['target']}: {w['what']})"
+        f"- `python -m tests.inputs --seed={seed} --only={w['number']}`: {w['target']}, {w['what']}"
         for w in wrong
     ]
     (out / "report.md").write_text("\n".join(page) + "\n")

@@ -264,7 +264,13 @@ def commands(place: Path) -> Mapping[str, fuzz.Target]:
             lambda name: name.startswith(("run/report.md", "run/curves_")),
         ),
         "report flags": flagged(report, ["--workdir=run"], made.trained, own),
-        "submit job": damaged(made.job, ["jobs/a/job.json"], status, lambda n: n.endswith("lock")),
+        "submit job": damaged(
+            made.job,
+            ["jobs/a/job.json"],
+            status,
+            lambda name: name.endswith("lock"),
+            after_error=True,
+        ),
         "submit flags": flagged(submit, ["--name=a"], None, nothing, ["--dry_run"]),
         "sweep folder": damaged(
             made.swept,
