@@ -33,6 +33,7 @@ _PATH_ERRNOS = (
     errno.EACCES,
     errno.EPERM,
 )
+_LONGEST_NAME = 100
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 Command = Callable[[flags.FlagValues, list[str]], tuple[list[str], Callable[[], None]]]
@@ -78,6 +79,10 @@ def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], N
         print(_help(flag_values, doc))
         raise SystemExit(0)
     argv, main = command(flag_values, argv)
+    for argument in argv[1:]:
+        name = argument.partition("=")[0]
+        if name.startswith("-") and len(name) > _LONGEST_NAME:  # absl would look for one like it
+            raise UserError(f"unknown flag {name:.40}...")
     try:
         rest = flag_values(argv)
     except flags.UnrecognizedFlagError as error:
@@ -169,7 +174,7 @@ def checkpoint(text: str) -> str | int:
     """
     if text in ("best", "last"):
         return text
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 18:
         raise UserError(f"--checkpoint={text}: expected best, last or a step")
     return int(text)
 

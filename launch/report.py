@@ -60,7 +60,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     )
 
     def main() -> None:
-        root = Path(flag_values.workdir)
+        root = Path(app.required(flag_values, "workdir"))
         if not root.is_dir():
             raise UserError(f"--workdir={root}: no such folder")
         if flag_values.record:

@@ -100,9 +100,16 @@ def open_or_prepare(
         data_dir: where prepared sets are kept.
 
     Raises:
+        UserError: if the name of `data_dir` is no text.
         StorageError: if `data_dir` cannot be written, or does not keep what was written.
     """
     root = pathlib.Path(data_dir)
+    try:
+        str(root).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{str(root)!r}: no folder whose name is UTF-8; choose another data_dir"
+        ) from None
     path = root / prepared_name(builder, key) / str(builder.VERSION)
     source = _open_checked(path)
     if source is not None:
