@@ -98,6 +98,8 @@ class Study:
             if self.name not in optuna.get_all_study_names(self._storage):
                 self._storage.create_new_study([direction(self.maximise)], self.name)
             self._study = optuna.load_study(study_name=self.name, storage=self._storage)
+            for trial in self.trials():
+                self._check(trial)
         except PermissionError:
             raise
         # Optuna meets damage with whatever it stumbles over (KeyError, TypeError, ...).
@@ -105,6 +107,23 @@ class Study:
             raise StorageError(
                 f"{journal} is damaged ({type(error).__name__}: {error}); use another --folder"
             ) from error
+
+    def _check(self, trial: FrozenTrial) -> None:
+        """Sees to it that a trial is as `ask` wrote it: its arguments become part of a command."""
+        numbers = [*trial.intermediate_values.values(), *(trial.values or ())]
+        words = {name: trial.user_attrs.get(name) for name in ("job", "run", "arguments")}
+        if words != self._words(trial.number, trial.params) or not all(
+            isinstance(number, float | int) for number in numbers
+        ):
+            raise ValueError(f"trial {trial.number} is not as it was written")
+
+    def _words(self, number: int, parameters: Parameters) -> dict[str, Any]:
+        """What is kept with a trial: its job, the folder of its run, what it changes."""
+        return {
+            "job": f"{self.name}-{number}",
+            "run": f"trial-{number}",
+            "arguments": overrides(parameters),
+        }
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that any process has started, by number."""
@@ -131,11 +150,6 @@ class Study:
             if parameters is None:
                 return None
             number = len(trials)
-            attributes = {
-                "job": f"{self.name}-{number}",
-                "run": f"trial-{number}",
-                "arguments": overrides(parameters),
-            }
             lock = self._lock(number)
             new = lock.acquire(wait=False)
             assert new, f"trial {number} is not there yet, and locked"
@@ -144,7 +158,7 @@ class Study:
                     state=TrialState.RUNNING,
                     params=parameters,
                     distributions=distributions(self.space),
-                    user_attrs=attributes,
+                    user_attrs=self._words(number, parameters),
                 )
             )
             return self.trial(number), lock

@@ -137,7 +137,7 @@ def from_lines(folder: Path, data: Path) -> None:
     """Series and sounds as people give them to `launch.generate`."""
     file = folder / "lines.txt"  # which the shell would open
     text = file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""
-    for line in text.split("\n")[:5]:
+    for line in text.removesuffix("\n").split("\n")[:5]:
         Measurements((0.0, 0.0), (1.0, 1.0)).of_line(line)
     Spectra(16_000, 40, 40, Measurements((0.0,), (1.0,))).of_line(str(folder / "a.wav"))
 
