@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import logging
 import re
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +61,30 @@ def digest(tree: Any) -> dict[str, int]:
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     values = jax.device_get(_digests([leaf for _, leaf in leaves]))
     return {path_name(path): int(v) for (path, _), v in zip(leaves, values, strict=True)}
+
+
+def _hush_stray_reads() -> None:
+    """Where an array cannot be read, Orbax stops, and closes the loop that the others report to.
+
+    Each read still under way would print a traceback about that, at any later moment, or asyncio
+    would for it; what is wrong with the checkpoint is told by us, in a line. So both stay hushed.
+    """
+    logging.getLogger("asyncio").addFilter(_of_no_read)
+    before = sys.unraisablehook
+    if getattr(before, "hushes_stray_reads", False):
+        return
+
+    def hook(raised: Any) -> None:
+        closed = isinstance(raised.exc_value, RuntimeError)
+        if not (closed and str(raised.exc_value) == "Event loop is closed"):
+            before(raised)
+
+    hook.hushes_stray_reads = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+def _of_no_read(record: logging.LogRecord) -> bool:
+    return "async_deserialize" not in record.getMessage()
 
 
 def checksum(meta: Mapping[str, Any]) -> str:
@@ -164,6 +190,7 @@ class Checkpoints:
           StorageError: there are checkpoints, but none is good.
           UserError: the newest good one was made with another data pipeline.
         """
+        _hush_stray_reads()
         damaged: list[int] = []
         reason = ""
         for step in reversed(self.steps()):
@@ -212,6 +239,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
+        _hush_stray_reads()
         # A manager reads an item in one way only, and this one may have read whole states.
         manager = ocp.CheckpointManager(
             self.path.absolute(), options=ocp.CheckpointManagerOptions(create=False)

@@ -212,9 +212,11 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
 def test_an_owner_that_has_not_said_its_name_yet_is_one_too(tmp_path):
     experiment, data = toy()
     with FileLock(tmp_path / "run.lock"):
-        with pytest.raises(UserError, match="in use by another process;"):
-            with run_folder(tmp_path).begin(experiment, data):
-                pass
+        with (
+            pytest.raises(UserError, match="in use by another process;"),
+            run_folder(tmp_path).begin(experiment, data),
+        ):
+            pass
         assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
 
 
