@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import faulthandler
 import io
 import json
 import random
@@ -23,6 +24,8 @@ from recattn_jax.training.loop import check
 from recattn_jax.training.sharding import make_mesh
 from recattn_jax.training.state import abstract_state, state_shardings
 from tests.faults import experiment as experiment_file
+
+PATIENCE = 120
 
 
 class Reader:
@@ -141,6 +144,7 @@ def main() -> None:
     reader = Reader()
     good = undamaged(reader, run)
     for number in range(first, last + 1):
+        faulthandler.dump_traceback_later(PATIENCE, exit=True)  # where a story hangs
         print(json.dumps(story(reader, run, seed, number, good)), flush=True)
 
 
