@@ -75,8 +75,10 @@ def _hush_stray_reads() -> None:
         return
 
     def hook(raised: Any) -> None:
+        code = getattr(raised.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
         closed = isinstance(raised.exc_value, RuntimeError)
-        if not (closed and str(raised.exc_value) == "Event loop is closed"):
+        if not (of_orbax or (closed and str(raised.exc_value) == "Event loop is closed")):
             before(raised)
 
     hook.hushes_stray_reads = True  # type: ignore[attr-defined]
@@ -160,7 +162,7 @@ class Checkpoints:
         }
         meta["checksum"] = checksum(meta)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._guard(lambda: self._manager.save(step, args=items, force=True), f"save step {step}")
+        self._guard(lambda: self._manager.save(step, args=items, force=True))
 
     def wait(self) -> None:
         """Waits until the last save is on disk.
@@ -168,11 +170,11 @@ class Checkpoints:
         Raises:
           StorageError: it failed.
         """
-        self._guard(self._manager.wait_until_finished, "save the last step")
+        self._guard(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._guard(self._manager.close, "save the last step")
+        self._guard(self._manager.close)
 
     def restore(
         self, abstract: TrainState, fingerprint: str
@@ -314,18 +316,38 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in steps:
                 aside = self.path.parent / "damaged" / str(step)
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.parent.mkdir(exist_ok=True)
-                shutil.move(self.path / str(step), aside)
+                try:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    aside.parent.mkdir(exist_ok=True)
+                    shutil.move(self.path / str(step), aside)
+                except OSError as error:
+                    raise StorageError(f"cannot move {aside.name} to {aside}: {error}") from error
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("moved damaged checkpoints aside")
         self._manager.reload()
 
-    def _guard(self, write: Callable[[], Any], what: str) -> None:
+    def _guard(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except Exception as error:  # a full disk shows as OSError, ValueError or RuntimeError
-            raise StorageError(f"cannot {what} in {self.path}: {_line(error)}") from error
+            good = self._clear_up()
+            raise StorageError(
+                f"cannot save in {self.path}: {_line(error)}; last good checkpoint:"
+                f" {f'step {good[-1]}' if good else 'none'}; once it can be written to, the same"
+                " command goes on"
+            ) from error
+
+    def _clear_up(self) -> list[int]:
+        """Removes what is half-written, if it can be; gives the steps that are whole."""
+        try:
+            names = [path.name for path in self.path.iterdir()]
+        except OSError:
+            return []
+        if jax.process_index() == 0:
+            for name in names:
+                if "orbax-checkpoint-tmp" in name:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+        return sorted(int(name) for name in names if name.isdigit())
 
 
 def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
@@ -334,7 +356,10 @@ def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
 
 
 def _line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
+    # Of a long story of TensorStore's, what the system has said.
+    said = re.search(r"\[OS error \d+: \w+ ([^\]]+)\]", str(error))
+    text = said[1] if said else f"{type(error).__name__}: {error}"
+    return re.sub(r"\s+", " ", text)[:200]
 
 
 def _as_float32(abstract: Any) -> Any:

@@ -10,6 +10,7 @@ import os
 import resource
 import runpy
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -68,8 +69,18 @@ def torn(passage: int) -> None:
     at(MetricsLog, "flush", passage, tear, where=lambda log: bool(log._pending))
 
 
+def no_growth_from(index: int) -> None:
+    """From a batch on no file may grow, whoever writes it; unlike a full disk it needs no disk."""
+    # What is printed goes on, through a process that may write.
+    cat = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
+    assert cat.stdin is not None
+    os.dup2(cat.stdin.fileno(), 1)
+    os.dup2(cat.stdin.fileno(), 2)
+    cat.stdin.close()
+    at_batch(index, no_growth)
+
+
 def no_growth(*_: Any) -> None:
-    """No file may grow from now on, whoever writes it; unlike a full disk it needs no disk."""
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 
@@ -204,7 +215,7 @@ def prepare(point: str, n: int) -> None:
         "fails": lambda: at_batch(n, fail),
         "poison": lambda: poison(n),
         "full": lambda: at_batch(n, fill),
-        "no_growth": lambda: at_batch(n, no_growth),
+        "no_growth": lambda: no_growth_from(n),
         "read_only": lambda: read_only_from(n),
         "stall": lambda: at_batch(n, stall),
     }

@@ -17,7 +17,7 @@ from recattn_jax.training.metrics import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = Path(__file__).with_name("experiment.py")
-PATIENCE = 180.0
+PATIENCE = 60.0
 """Seconds after which a process is said to hang."""
 
 

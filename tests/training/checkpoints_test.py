@@ -217,7 +217,9 @@ def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    with pytest.raises(StorageError, match=r"cannot save step 3 in .*No space left on device"):
+    with pytest.raises(
+        StorageError, match=r"cannot save in .*No space left on device; last good.*: none"
+    ):
         fit(*toy(), run_folder(tmp_path / "run"), say=print)
 
 
