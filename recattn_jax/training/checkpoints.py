@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 import sys
@@ -128,6 +129,12 @@ class Checkpoints:
             preservation_policy=self._policy,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
+            async_options=ocp.AsyncOptions(
+                # Or, where a folder cannot be made, threads wait for it for many minutes.
+                create_directories_asynchronously=False,
+                # By the clock on the wall, which may be set; alone there is nobody to wait for.
+                timeout_secs=10**9 if jax.process_count() == 1 else 1200,
+            ),
         )
         try:
             self._manager = ocp.CheckpointManager(path.absolute(), options=options)
@@ -356,9 +363,11 @@ def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
 
 
 def _line(error: Exception) -> str:
-    # Of a long story of TensorStore's, what the system has said.
-    said = re.search(r"\[OS error \d+: \w+ ([^\]]+)\]", str(error))
-    text = said[1] if said else f"{type(error).__name__}: {error}"
+    # TensorStore tells a long story, with the code of what the system has said at its end.
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    text = os.strerror(int(code[1])) if code else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
     return re.sub(r"\s+", " ", text)[:200]
 
 

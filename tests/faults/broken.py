@@ -6,6 +6,7 @@ POINT at passage, batch or byte N; without POINT and N nothing is broken.
 
 import ctypes
 import datetime
+import multiprocessing
 import os
 import resource
 import runpy
@@ -144,6 +145,13 @@ def jumping_clock(*_: Any) -> None:
     datetime.datetime = Jumping  # type: ignore[misc]
 
 
+def kill_worker(*_: Any) -> None:
+    """Kills the process that makes the batches."""
+    (worker,) = multiprocessing.active_children()
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+
+
 def stop(*numbers: int) -> Callable[..., None]:
     def send(*_: Any) -> None:
         for number in numbers:
@@ -181,7 +189,6 @@ def prepare(point: str, n: int) -> None:
     if point == "clock":
         jumping_clock()
         return
-
     import orbax.checkpoint as ocp  # noqa: PLC0415
 
     from recattn_jax.training.metrics import MetricsLog  # noqa: PLC0415
@@ -217,6 +224,8 @@ def prepare(point: str, n: int) -> None:
         "full": lambda: at_batch(n, fill),
         "no_growth": lambda: no_growth_from(n),
         "read_only": lambda: read_only_from(n),
+        # In the training process, whose worker makes the batches.
+        "kill_worker": lambda: at(MetricsLog, "flush", n, kill_worker),
         "stall": lambda: at_batch(n, stall),
     }
     points[point]()

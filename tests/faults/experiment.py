@@ -2,6 +2,7 @@
 
 from ml_collections import config_dict
 
+from tests.faults.by_workers import ByWorkers
 from tests.training.toy import Counting, toy
 
 
@@ -10,8 +11,7 @@ def get_config():
     config = config_dict.ConfigDict()
     config.seed = 0
     config.steps = 24
-    config.width = 16
-    config.poison = -1  # a batch without a single target, so that its loss is nan
+    config.workers = False
     return config.lock()
 
 
@@ -20,7 +20,7 @@ def build(c):
     experiment, _ = toy(
         seed=c.seed,
         steps=c.steps,
-        train=Counting(8, 12, 16, seed=0, poison=c.poison),
+        train=(ByWorkers if c.workers else Counting)(8, 12, 16, seed=0),
         evaluate_every=4,
         save_every=3,
         patience=100,
