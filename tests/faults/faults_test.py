@@ -91,8 +91,11 @@ def test_a_run_suffers_everything(story, uninterrupted):
     # Two at once, of which the first is then killed.
     first = story.start("stall", 16)
     stalled = story.workdir.parent / "stalled"
-    while first.alive and not stalled.exists():
+    while not stalled.exists():
+        assert first.alive, first.wait()
         time.sleep(0.01)
+    while checkpoints(story.workdir) != [15, 16] or leftovers(story.workdir):
+        time.sleep(0.01)  # its last save is still under way
     before = everything_under(story.workdir)
     second = story.fresh().wait()
     owner = f"is in use by process {first.pid} on {socket.gethostname()}, since "

@@ -101,11 +101,13 @@ class Nursery:
             stdout=subprocess.PIPE,
             bufsize=0,
         )
+        self.running: int | None = None  # not reaped, so its id is nobody else's
 
     def start(self, arguments: list[str], output: Path) -> "Forked":
         output.write_bytes(b"")
         self.tell(json.dumps([arguments, str(output)]))
-        return Forked(self, int(self.hear()), output)
+        self.running = int(self.hear())
+        return Forked(self, self.running, output)
 
     def tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -130,6 +132,8 @@ class Nursery:
         trace: TracebackType | None,
     ) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
+        if self.running is not None:
+            os.kill(self.running, signal.SIGKILL)
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
@@ -157,6 +161,7 @@ class Forked:
             self.kill()
         assert self._nursery.hear() == "ended"
         self._nursery.tell("")
+        self._nursery.running = None
         code = int(self._nursery.hear())
         if hangs:
             raise Hangs(self.said())
