@@ -210,6 +210,6 @@ def _leave(code: int, message: str) -> NoReturn:
 
 def _hush() -> None:
     # What libraries log (a folder is read-only, an accelerator is there but not used) is for their
-    # authors; what a user must know, we say.
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    # authors; what a user must know, we say. That holds for their errors too, which we get as well.
+    absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

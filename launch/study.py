@@ -26,12 +26,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from launch.locks import FileLock
 from launch.space import Parameters, Space, overrides
 from recattn_jax import untrusted
 from recattn_jax.analysis import sweeps
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.files import write_atomically
+from recattn_jax.locks import FileLock
 from recattn_jax.training.space import Span
 
 COUNTED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)

@@ -17,11 +17,11 @@ from types import FrameType
 from optuna.trial import FrozenTrial, TrialState
 
 from launch.jobs import FINAL, Driver, Job, State, Status
-from launch.locks import FileLock
 from launch.study import Study
 from recattn_jax import untrusted
 from recattn_jax.analysis.sweeps import Trial
 from recattn_jax.errors import Interrupted, RunError, StorageError
+from recattn_jax.locks import FileLock
 from recattn_jax.training.metrics import read_records
 
 PRUNED, INTERRUPTED = "pruned", "interrupted"  # why the job of a trial was asked to stop

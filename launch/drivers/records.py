@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.jobs import Job
-from launch.locks import FileLock
 from recattn_jax import untrusted
 from recattn_jax.errors import StorageError
 from recattn_jax.files import write_atomically
+from recattn_jax.locks import FileLock
 
 
 def place(job: Job) -> Path:

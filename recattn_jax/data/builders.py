@@ -3,9 +3,7 @@
 import abc
 import contextlib
 import dataclasses
-import fcntl
 import io
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +17,7 @@ from recattn_jax import untrusted
 from recattn_jax.data.features import Value, value_of
 from recattn_jax.data.records import Content, Lazy, Record, Records, Source, surveyed
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.locks import FileLock
 
 # From an example of TFDS to the value of one field of a record.
 Field = Callable[[Any], Value | np.ndarray]
@@ -117,7 +116,7 @@ def open_or_prepare(
     records = content()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{path.parent.name}.lock"):
+        with FileLock(root / f".{path.parent.name}.lock"):
             # Another process may have prepared it while this one waited.
             source = _open_checked(path)
             if source is not None:
@@ -213,14 +212,3 @@ def _open_checked(path: pathlib.Path) -> Source | None:
         logging.warning("%s is damaged (its digest differs) and will be prepared again", path)
         return None
     return dataclasses.replace(source, name=path.parent.name)
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        # Released by the system when the process ends, however it ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

@@ -3,13 +3,11 @@
 import base64
 import codecs
 import collections
-import contextlib
 import dataclasses
 import functools
 import io
 import json
 import operator
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex
@@ -25,6 +23,7 @@ from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.data.word_features import WordFeatureTokenizer
 from recattn_jax.data.words import join_spaces, join_words, split_spaces, split_words
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.files import write_atomically
 
 # What stands for a word that is not in the vocabulary, also in corpora that come with it.
 UNKNOWN = "<unk>"
@@ -352,16 +351,7 @@ def _strings(values: Iterable[Any]) -> tuple[str, ...]:
 def save_vocabularies(vocabularies: Mapping[str, Vocabulary], path: str | pathlib.Path) -> None:
     """Writes vocabularies by name to the JSON file `path`; StorageError where it cannot."""
     data = {name: vocabulary.to_json() for name, vocabulary in vocabularies.items()}
-    place = pathlib.Path(path)
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        # Renamed only when whole, so nobody ever reads half of it.
-        partial.write_text(json.dumps(data, ensure_ascii=True) + "\n", encoding="ascii")
-        partial.replace(place)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise StorageError(f"{place}: cannot be written ({error.strerror})") from error
+    write_atomically(pathlib.Path(path), json.dumps(data, ensure_ascii=True) + "\n")
 
 
 def load_vocabularies(path: str | pathlib.Path) -> dict[str, Vocabulary]:

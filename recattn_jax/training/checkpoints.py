@@ -1,8 +1,13 @@
 """Checkpoints that know their own bits: Orbax reads them, a digest says whether to believe it."""
 
+import hashlib
+import json
+import logging
+import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +20,9 @@ from jax.experimental import multihost_utils
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import TrainState
+
+Notes = dict[str, Any]
+"""Small plain values, as JSON has them, that are kept beside a state."""
 
 WORDS = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}
 
@@ -56,6 +64,41 @@ def digest(tree: Any) -> dict[str, int]:
     return {path_name(path): int(v) for (path, _), v in zip(leaves, values, strict=True)}
 
 
+def _hush_stray_reads() -> None:
+    """Where an array cannot be read, Orbax stops, and closes the loop that the others report to.
+
+    Each read still under way would print a traceback about that, at any later moment, or asyncio
+    would for it; what is wrong with the checkpoint is told by us, in a line. So both stay hushed.
+    """
+    logging.getLogger("asyncio").addFilter(_of_no_read)
+    before = sys.unraisablehook
+    if getattr(before, "hushes_stray_reads", False):
+        return
+
+    def hook(raised: Any) -> None:
+        code = getattr(raised.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
+        closed = isinstance(raised.exc_value, RuntimeError)
+        if not (of_orbax or (closed and str(raised.exc_value) == "Event loop is closed")):
+            before(raised)
+
+    hook.hushes_stray_reads = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+def _of_no_read(record: logging.LogRecord) -> bool:
+    return "async_deserialize" not in record.getMessage()
+
+
+def checksum(meta: Mapping[str, Any]) -> str:
+    """Of what is kept beside a state: all that JSON can say of it, but for the checksum itself."""
+    content = {key: value for key, value in meta.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+_BEFORE_CHECKSUMS = {"fingerprint", "best_step", "averaged", "digest"}
+
+
 class _LatestAndBest:
     """Keeps the latest few steps and the best one."""
 
@@ -86,6 +129,12 @@ class Checkpoints:
             preservation_policy=self._policy,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
+            async_options=ocp.AsyncOptions(
+                # Or, where a folder cannot be made, threads wait for it for many minutes.
+                create_directories_asynchronously=False,
+                # By the clock on the wall, which may be set; alone there is nobody to wait for.
+                timeout_secs=10**9 if jax.process_count() == 1 else 1200,
+            ),
         )
         try:
             self._manager = ocp.CheckpointManager(path.absolute(), options=options)
@@ -96,8 +145,13 @@ class Checkpoints:
         """Steps that have a checkpoint, good or not, oldest first."""
         return sorted(self._manager.all_steps())
 
-    def save(self, state: TrainState, fingerprint: str) -> None:
+    def save(self, state: TrainState, fingerprint: str, notes: Mapping[str, Any]) -> None:
         """Starts saving; the state may be donated at once, the next save waits for this one.
+
+        Args:
+          state: after some step.
+          fingerprint: of the training pipeline.
+          notes: plain values to give back on `restore`.
 
         Raises:
           StorageError: this save cannot start, or an earlier one failed.
@@ -106,14 +160,16 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self._policy.best_step = int(state.stopping.best_step)
-        meta = {
+        meta: dict[str, Any] = {
             "fingerprint": fingerprint,
             "best_step": self._policy.best_step,
             "averaged": state.ema is not None,
             "digest": digest(state),
+            "notes": dict(notes),
         }
+        meta["checksum"] = checksum(meta)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._guard(lambda: self._manager.save(step, args=items, force=True), f"save step {step}")
+        self._guard(lambda: self._manager.save(step, args=items, force=True))
 
     def wait(self) -> None:
         """Waits until the last save is on disk.
@@ -121,13 +177,15 @@ class Checkpoints:
         Raises:
           StorageError: it failed.
         """
-        self._guard(self._manager.wait_until_finished, "save the last step")
+        self._guard(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._guard(self._manager.close, "save the last step")
+        self._guard(self._manager.close)
 
-    def restore(self, abstract: TrainState, fingerprint: str) -> TrainState | None:
+    def restore(
+        self, abstract: TrainState, fingerprint: str
+    ) -> tuple[TrainState, Notes] | tuple[None, Notes]:
         """The newest good state; damaged ones are named, and moved aside once a good one is found.
 
         Args:
@@ -135,12 +193,13 @@ class Checkpoints:
           fingerprint: of the training pipeline.
 
         Returns:
-          The state, or None where there is no checkpoint at all.
+          The state and the notes beside it; (None, {}) where there is no checkpoint at all.
 
         Raises:
           StorageError: there are checkpoints, but none is good.
           UserError: the newest good one was made with another data pipeline.
         """
+        _hush_stray_reads()
         damaged: list[int] = []
         reason = ""
         for step in reversed(self.steps()):
@@ -156,13 +215,13 @@ class Checkpoints:
                 )
             self._move_aside(damaged)
             self._policy.best_step = int(state.stopping.best_step)
-            return state
+            return state, meta["notes"]
         if damaged:
             raise StorageError(
                 f"no good checkpoint among steps {damaged} in {self.path}; last reason: {reason}."
                 " Not starting over in this folder: use another workdir, or delete the folder"
             )
-        return None
+        return None, {}
 
     def restore_params(self, which: str | int, abstract: Any) -> tuple[Any, int]:
         """Parameters alone, or their moving average where the run kept one.
@@ -189,6 +248,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
+        _hush_stray_reads()
         # A manager reads an item in one way only, and this one may have read whole states.
         manager = ocp.CheckpointManager(
             self.path.absolute(), options=ocp.CheckpointManagerOptions(create=False)
@@ -232,9 +292,14 @@ class Checkpoints:
     def _read_meta(self, step: int) -> tuple[Any, str]:
         try:
             items = ocp.args.Composite(meta=ocp.args.JsonRestore())
-            return self._manager.restore(step, args=items)["meta"], ""
+            meta = dict(self._manager.restore(step, args=items)["meta"])
         except Exception as error:  # damage shows as any exception at all, even a bare one
             return None, f"unreadable ({_line(error)})"
+        if meta.keys() == _BEFORE_CHECKSUMS:
+            return {**meta, "notes": {}}, ""
+        if meta.get("checksum") != checksum(meta):
+            return None, "what is kept beside its state changed since it was saved"
+        return meta, ""
 
     def _read(self, step: int, abstract: TrainState) -> tuple[TrainState | None, Any, str]:
         meta, reason = self._read_meta(step)
@@ -258,18 +323,38 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in steps:
                 aside = self.path.parent / "damaged" / str(step)
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.parent.mkdir(exist_ok=True)
-                shutil.move(self.path / str(step), aside)
+                try:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    aside.parent.mkdir(exist_ok=True)
+                    shutil.move(self.path / str(step), aside)
+                except OSError as error:
+                    raise StorageError(f"cannot move {aside.name} to {aside}: {error}") from error
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("moved damaged checkpoints aside")
         self._manager.reload()
 
-    def _guard(self, write: Callable[[], Any], what: str) -> None:
+    def _guard(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except Exception as error:  # a full disk shows as OSError, ValueError or RuntimeError
-            raise StorageError(f"cannot {what} in {self.path}: {_line(error)}") from error
+            good = self._clear_up()
+            raise StorageError(
+                f"cannot save in {self.path}: {_line(error)}; last good checkpoint:"
+                f" {f'step {good[-1]}' if good else 'none'}; once it can be written to, the same"
+                " command goes on"
+            ) from error
+
+    def _clear_up(self) -> list[int]:
+        """Removes what is half-written, if it can be; gives the steps that are whole."""
+        try:
+            names = [path.name for path in self.path.iterdir()]
+        except OSError:
+            return []
+        if jax.process_index() == 0:
+            for name in names:
+                if "orbax-checkpoint-tmp" in name:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+        return sorted(int(name) for name in names if name.isdigit())
 
 
 def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
@@ -278,7 +363,12 @@ def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
 
 
 def _line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
+    # TensorStore tells a long story, with the code of what the system has said at its end.
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    text = os.strerror(int(code[1])) if code else f"{type(error).__name__}: {error}"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return re.sub(r"\s+", " ", text)[:200]
 
 
 def _as_float32(abstract: Any) -> Any:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from recattn_jax.data import Data
 from recattn_jax.errors import Interrupted, NonFiniteError, UserError
+from recattn_jax.files import closing
 from recattn_jax.tasks.base import Scored
 from recattn_jax.training import sharding
 from recattn_jax.training.checkpoints import Checkpoints
@@ -91,15 +92,15 @@ def fit(
     if initial_params is not None:
         check_params(initial_params, abstract.params)
     say_privacy(experiment, data, experiment.cadence.steps, say)
-    run.begin(experiment, data)
-    with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
+    started = run.begin(experiment, data)
+    with started, jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
-        with contextlib.closing(checkpoints):
+        with closing(checkpoints.close, say):
             shardings = state_shardings(experiment, abstract, mesh)
             wanted = jax.tree.map(
                 lambda s, p: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=p), abstract, shardings
             )
-            state = checkpoints.restore(wanted, data.train.fingerprint)
+            state, notes = checkpoints.restore(wanted, data.train.fingerprint)
             if state is None:
                 state = create_state(experiment, shardings, initial_params)
             elif over(experiment, state):
@@ -107,9 +108,9 @@ def fit(
                 return outcome(run, state, "already done")
             else:
                 say(f"going on from step {int(state.step)} in {run.path}")
-            log = MetricsLog(run.path, int(state.step))
+            log = MetricsLog(run.path, int(state.step), notes.get("metrics"), say)
             console = Console(experiment.cadence.steps, int(state.step), say)
-            with contextlib.closing(log), contextlib.closing(console):
+            with closing(log.close, say), contextlib.closing(console):
                 training = Training(
                     experiment, data, run, mesh, wanted, checkpoints, log, console, interruption
                 )
@@ -266,7 +267,8 @@ class Training:
                     ended = ended or impatient(self.experiment, state)
                     save = save or better or ended
                 if save or interrupted:
-                    self.checkpoints.save(state, self.data.train.fingerprint)
+                    notes = {"metrics": self.log.mark()}
+                    self.checkpoints.save(state, self.data.train.fingerprint, notes)
                     self.clock.restart()
                 if ended:
                     break

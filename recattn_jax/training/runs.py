@@ -24,6 +24,7 @@ import numpy as np
 from recattn_jax import untrusted
 from recattn_jax.data import Data, Vocabulary, load_vocabularies, save_vocabularies
 from recattn_jax.errors import RunError, StorageError, UserError
+from recattn_jax.locks import FileLock
 from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.experiment_file import (
@@ -66,8 +67,8 @@ class RunFolder:
     """The folder of one run; `open` checks, `begin` writes.
 
     Holds `config.json`, `run.json`, `model.txt`, `vocabularies.json`, `metrics.jsonl`,
-    `tensorboard/`, `checkpoints/`, and `profile/` when a trace was asked for. `run.json` records
-    the command line as it was typed and nothing of the environment but the name of the host.
+    `tensorboard/`, `checkpoints/`, `run.lock`, and `profile/` when a trace was asked for. `run.json`
+    records the command line as it was typed, and of the environment only the name of the host.
     """
 
     def __init__(
@@ -120,12 +121,15 @@ class RunFolder:
             raise UserError(f"{run.path} holds checkpoints but no config.json; use another workdir")
         return run
 
-    def begin(self, experiment: Experiment, data: Data) -> None:
-        """Creates the folder and writes all that is known before the first step.
+    @contextlib.contextmanager
+    def begin(self, experiment: Experiment, data: Data) -> Iterator[None]:
+        """Creates the folder, keeps others from writing there while the body runs, and begins.
+
+        To begin is to write all that is known before the first step.
 
         Raises:
-          UserError: the folder holds a run of another model, or cannot be created.
-          StorageError: a file cannot be written.
+          UserError: the folder holds a run of another model, is in use, or cannot be created.
+          StorageError: a file cannot be written, or locked.
         """
         _check_same_model(self.path, experiment)
         try:
@@ -135,11 +139,15 @@ class RunFolder:
         self.headline = experiment.task.headline
         self.maximise = experiment.task.maximise
         if jax.process_index() != 0:
+            yield
             return
+        with _owned(self.path):
+            self._describe(experiment, data)
+            yield
+
+    def _describe(self, experiment: Experiment, data: Data) -> None:
         write_atomically(self.path / "model.txt", model_text(experiment))
-        partial = self.path / "vocabularies.json.partial"
-        save_vocabularies(data.vocabularies, partial)
-        os.replace(partial, self.path / "vocabularies.json")
+        save_vocabularies(data.vocabularies, self.path / "vocabularies.json")
         # Last, since it is what makes a folder a run.
         write_atomically(self.path / "config.json", json.dumps(self.config, indent=2) + "\n")
 
@@ -194,7 +202,12 @@ class RunFolder:
         finally:
             attempt["wall_seconds"] = round(time.monotonic() - start, 3)
             attempt["training_seconds"] = round(self.training_seconds, 3)
-            write()
+            try:
+                write()
+            except StorageError:
+                if attempt["ended"] == "done":
+                    raise
+                # Else the error that is under way says more than that it cannot be recorded.
 
 
 def load_run(
@@ -321,6 +334,29 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"cannot use {path} as workdir: {there} is not a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"cannot use {path} as workdir: no permission to write in {there}")
+
+
+@contextlib.contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder, in which its owner is named."""
+    file = path / "run.lock"
+    lock = FileLock(file)
+    if not lock.acquire(wait=False):
+        owner = file.read_text(errors="replace").strip()[:200] or "another process"
+        raise UserError(
+            f"{path} is in use by {owner}; wait until that ends, stop it with kill, upon which it"
+            " saves, or use another workdir"
+        )
+    try:
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        host, pid = socket.gethostname(), os.getpid()
+        try:
+            file.write_text(f"process {pid} on {host}, since {since}\n")
+        except OSError as error:
+            raise StorageError(f"cannot write {file}: {error}") from error
+        yield
+    finally:
+        lock.release()
 
 
 def _check_same_model(path: Path, experiment: Experiment) -> None:

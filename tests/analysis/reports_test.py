@@ -88,7 +88,11 @@ def test_unfinished_runs_are_shown_as_far_as_they_came(tmp_path):
         ("config.json", b"\xff\xfe", "config.json cannot be read"),
         ("metrics.jsonl", "no json\n", "metrics.jsonl cannot be read"),
         ("metrics.jsonl", b"\xff\n", "metrics.jsonl cannot be read"),
-        ("metrics.jsonl", '{"step": 1}\n{}\n', "2 lines of metrics.jsonl lack a number"),
+        (
+            "metrics.jsonl",
+            '{"split": "train", "step": 1}\n' * 2,
+            "2 lines of metrics.jsonl lack a number",
+        ),
         (
             "metrics.jsonl",
             '{"step": 1, "split": "validation", "loss": 1.0, "seconds": 1.0}\n',

@@ -1,5 +1,6 @@
 """Checkpoints: the digest sees every bit, and damage costs a few steps, never the run."""
 
+import dataclasses
 import json
 import shutil
 
@@ -128,7 +129,7 @@ def test_flipped_bits_that_can_be_read_are_found_by_the_digest(finished, tmp_pat
         run = shutil.copytree(finished, tmp_path / str(place))
         flip_a_bit(run / "checkpoints" / "9", place)
         checkpoints = Checkpoints(run / "checkpoints", keep=3, say=said.append)
-        state = checkpoints.restore(*state_on(MeshShape(data=1)))
+        state, _ = checkpoints.restore(*state_on(MeshShape(data=1)))
         checkpoints.close()
         assert int(state.step) == 8, said
     assert sum("step 9 is damaged" in line for line in said) == len(places), said
@@ -142,7 +143,7 @@ def test_a_truncated_checkpoint_is_passed_over_too(run):
     (run / "checkpoints" / "8" / "meta" / "metadata").write_text("{")
     said = []
     checkpoints = Checkpoints(run / "checkpoints", keep=3, say=said.append)
-    state = checkpoints.restore(*state_on(MeshShape(data=1)))
+    state, _ = checkpoints.restore(*state_on(MeshShape(data=1)))
     checkpoints.close()
     assert int(state.step) == 6
     assert ["step 9" in line and "unreadable" in line for line in said] == [True, False], said
@@ -166,7 +167,7 @@ def test_another_mesh_restores_the_same_bits(run):
     states = []
     for shape in (MeshShape(data=1), MeshShape(data=2, fsdp=2, model=2)):
         checkpoints = Checkpoints(run / "checkpoints", keep=3, say=print)
-        states.append(checkpoints.restore(*state_on(shape)))
+        states.append(checkpoints.restore(*state_on(shape))[0])
         checkpoints.close()
     assert digest(states[0]) == digest(states[1])
     kernel = states[1].params["recurrent_kernel"]
@@ -176,7 +177,7 @@ def test_another_mesh_restores_the_same_bits(run):
 def test_parameters_alone_by_name_or_number(run):
     abstract, fingerprint = state_on(MeshShape(data=1))
     whole = Checkpoints(run / "checkpoints", keep=3, say=print)
-    state = whole.restore(abstract, fingerprint)
+    state, _ = whole.restore(abstract, fingerprint)
     whole.close()
     checkpoints = Checkpoints(run / "checkpoints", keep=1, say=print, read_only=True)
     for which, step in (("best", 9), ("last", 9), (8, 8)):
@@ -216,11 +217,63 @@ def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    with pytest.raises(StorageError, match=r"cannot save step 3 in .*No space left on device"):
+    with pytest.raises(
+        StorageError, match=r"cannot save in .*No space left on device; last good.*: none"
+    ):
         fit(*toy(), run_folder(tmp_path / "run"), say=print)
 
 
 def test_where_nothing_was_saved_nothing_is_restored(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, say=print)
-    assert checkpoints.restore(*state_on(MeshShape(data=1))) is None
+    assert checkpoints.restore(*state_on(MeshShape(data=1))) == (None, {})
     checkpoints.close()
+
+
+def test_notes_come_back_with_the_state(run):
+    abstract, fingerprint = state_on(MeshShape(data=1))
+    checkpoints = Checkpoints(run / "checkpoints", keep=3, say=print)
+    state, notes = checkpoints.restore(abstract, fingerprint)
+    assert notes == {}
+    later = dataclasses.replace(state, step=state.step + 1)
+    checkpoints.save(later, fingerprint, {"peaks": {"loss": 0.1, "grad_norm": float("inf")}})
+    checkpoints.wait()
+    _, notes = checkpoints.restore(abstract, fingerprint)
+    checkpoints.close()
+    assert notes == {"peaks": {"loss": 0.1, "grad_norm": float("inf")}}
+
+
+def test_what_is_beside_the_state_is_covered_too(run):
+    """Of an average nobody keeps, a pipeline that is not this one's, a best step that is not."""
+    file = run / "checkpoints" / "9" / "meta" / "metadata"
+    good = file.read_text()
+    abstract, fingerprint = state_on(MeshShape(data=1))
+    said = []
+    for before, after in (
+        ('"best_step": 9', '"best_step": 8'),
+        ('"averaged": true', '"averaged": 0.00'),
+        ('"counting', '"dounting'),
+        ('"checksum"', '"bhecksum"'),
+        ('"notes"', '"motes"'),
+    ):
+        assert before in good, good
+        file.write_text(good.replace(before, after))
+        checkpoints = Checkpoints(run / "checkpoints", keep=3, say=said.append, read_only=True)
+        with pytest.raises(StorageError, match="step 9 in .* is damaged: what is kept beside"):
+            checkpoints.restore_params("last", abstract.params)
+        checkpoints.close()
+    file.write_text(good.replace('"best_step": 9', '"best_step": 8'))
+    checkpoints = Checkpoints(run / "checkpoints", keep=3, say=said.append)
+    state, _ = checkpoints.restore(abstract, fingerprint)
+    checkpoints.close()
+    assert int(state.step) == 8 and "what is kept beside its state changed" in said[-1]
+
+
+def test_checkpoints_from_before_checksums_are_read(run):
+    file = run / "checkpoints" / "9" / "meta" / "metadata"
+    meta = json.loads(file.read_text())
+    del meta["checksum"], meta["notes"]
+    file.write_text(json.dumps(meta))
+    checkpoints = Checkpoints(run / "checkpoints", keep=3, say=print)
+    state, notes = checkpoints.restore(*state_on(MeshShape(data=1)))
+    checkpoints.close()
+    assert int(state.step) == 9 and notes == {}

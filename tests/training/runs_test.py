@@ -1,7 +1,9 @@
 """Run folders: who may write where, and what can be loaded again."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import types
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.locks import FileLock
 from recattn_jax.training import (
     RunFolder,
     evaluate,
@@ -92,7 +95,8 @@ def test_no_run_is_no_run(tmp_path):
 
 def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
     experiment, data = toy()
-    run_folder(tmp_path / "run", width=64, seed=0).begin(experiment, data)
+    with run_folder(tmp_path / "run", width=64, seed=0).begin(experiment, data):
+        pass
     run_folder(tmp_path / "run", width=64, seed=0)
     with pytest.raises(UserError, match=r"another config \(seed: 0 there, 1 now; x: absent there"):
         run_folder(tmp_path / "run", width=64, seed=1, x=2)
@@ -187,3 +191,51 @@ def test_a_read_only_folder_while_running_is_a_storage_error(tmp_path, monkeypat
     monkeypatch.setattr("os.replace", read_only)
     with pytest.raises(StorageError, match=r"cannot write .*Read-only file system"):
         fit(experiment, data, run)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
+    experiment, data = toy()
+    path = tmp_path / "run"
+    with run_folder(path).begin(experiment, data):
+        before = content(path)
+        with pytest.raises(UserError) as caught, run_folder(path).begin(experiment, data):
+            pass
+        assert content(path) == before
+    owner = f"run is in use by process {os.getpid()} on {socket.gethostname()}, since 20"
+    words = str(caught.value)
+    assert owner in words and "or use another workdir" in words and "\n" not in words, words
+    # The file stays, and stands in nobody's way.
+    assert (path / "run.lock").exists()
+    with run_folder(path).begin(experiment, data):
+        pass
+
+
+def test_an_owner_that_has_not_said_its_name_yet_is_one_too(tmp_path):
+    experiment, data = toy()
+    with FileLock(tmp_path / "run.lock"):
+        with (
+            pytest.raises(UserError, match="in use by another process;"),
+            run_folder(tmp_path).begin(experiment, data),
+        ):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_the_first_error_is_the_one_that_is_heard(tmp_path, monkeypatch):
+    """A full disk is met again when it is written down how the run ended."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = run_folder(tmp_path)
+    with pytest.raises(ZeroDivisionError), run.recording():
+        monkeypatch.setattr("os.replace", full)
+        raise ZeroDivisionError
+    assert json.loads((tmp_path / "run.json").read_text())["ended"] == "killed"
+    with pytest.raises(StorageError, match="cannot write"), run.recording():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
