@@ -22,6 +22,7 @@ from tqdm import tqdm
 from recattn_jax.errors import StorageError
 from recattn_jax.files import write_atomically
 from recattn_jax.tasks.base import reported
+from recattn_jax.untrusted import Unreadable, is_there, read_bytes
 
 Record = dict[str, Any]
 
@@ -52,8 +53,8 @@ def read_records(path: Path) -> list[Record]:
 def _whole_lines(path: Path) -> list[bytes]:
     """The lines that end; what follows the last newline is empty or torn."""
     try:
-        return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
-    except OSError as error:
+        return read_bytes(path).split(b"\n")[:-1] if is_there(path) else []
+    except Unreadable as error:
         raise StorageError(f"cannot read {path}: {error}") from error
 
 
@@ -61,7 +62,7 @@ def _parse(line: bytes) -> Record | None:
     """A line of the file, or None if it is none that was ever written."""
     try:
         record = json.loads(line)
-    except ValueError:  # no UTF-8, or no JSON
+    except (ValueError, RecursionError):  # no UTF-8, or no JSON
         return None
     if not isinstance(record, dict) or not isinstance(record.get("split"), str):
         return None

@@ -67,8 +67,9 @@ class RunFolder:
     """The folder of one run; `open` checks, `begin` writes.
 
     Holds `config.json`, `run.json`, `model.txt`, `vocabularies.json`, `metrics.jsonl`,
-    `tensorboard/`, `checkpoints/`, `run.lock`, and `profile/` when a trace was asked for. `run.json`
-    records the command line as it was typed, and of the environment only the name of the host.
+    `tensorboard/`, `checkpoints/`, `run.lock`, and `profile/` when a trace was asked for.
+    `run.json` records the command line as it was typed, and of the environment only the name of the
+    host.
     """
 
     def __init__(

@@ -47,7 +47,7 @@ ALLOWED = {
     ("recattn_jax/data/sources.py", "urlopen"),
     # The name of this machine, and a free port of it for the processes of one run.
     ("recattn_jax/training/runs.py", "socket"),
-    ("recattn_jax/training/locks.py", "socket"),
+    ("recattn_jax/training/metrics.py", "socket"),
     ("launch/drivers/local.py", "socket"),
     ("launch/drivers/supervisor.py", "socket"),
 }
