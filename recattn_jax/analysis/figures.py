@@ -19,6 +19,7 @@ from recattn_jax.untrusted import one_line
 Counts = Int[np.ndarray, "C C"]
 # Beyond this the smoothed line is what one reads; the raw points would only be a grey cloud.
 _SMOOTHED_POINTS = 200
+_LEGEND = 16  # curves; with more there is no room for them
 LONGEST_LABEL = 48
 """Characters; the rest of a longer label is left out."""
 MOST_CLASSES = 400
@@ -107,8 +108,10 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
     over_time.set(xlabel="wall time, minutes")
     for axes in (over_steps, over_time):
         axes.grid(alpha=0.3)
-    if curves:
-        over_steps.legend(fontsize="small")
+    handles, labels = over_steps.get_legend_handles_labels()
+    if handles:
+        more = f"of {len(handles)}, the first" if len(handles) > _LEGEND else None
+        over_steps.legend(handles[:_LEGEND], labels[:_LEGEND], fontsize="small", title=more)
     save(figure, path)
 
 
