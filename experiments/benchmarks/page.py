@@ -10,6 +10,7 @@ from pathlib import Path
 from absl import app
 
 from experiments.benchmarks import (
+    determinism,
     endurance,
     layers,
     pipeline,
@@ -24,7 +25,16 @@ from recattn_jax.training.metrics import write_atomically
 
 SUITES = tuple(
     module.SUITE
-    for module in (layers, train_step, scaling, streaming, pipeline, startup, endurance)
+    for module in (
+        layers,
+        train_step,
+        scaling,
+        streaming,
+        pipeline,
+        startup,
+        endurance,
+        determinism,
+    )
 )
 PAGE = FOLDER / "README.md"
 INTRO = """# Benchmarks

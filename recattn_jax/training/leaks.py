@@ -22,7 +22,8 @@ def stop_leaks() -> None:
     JSON is asked once for all arrays of a checkpoint.
     """
     tensorstore.experimental_collect_matching_metrics = lambda *_, **__: []
-    ask = tensorstore.KvStore.Spec.to_json
+    spec_class: Any = tensorstore.KvStore.Spec
+    ask = spec_class.to_json
     answers: dict[Any, Any] = {}
 
     @functools.wraps(ask)
@@ -34,4 +35,4 @@ def stop_leaks() -> None:
             answers[question] = ask(spec, *how, **more)
         return copy.deepcopy(answers[question])
 
-    tensorstore.KvStore.Spec.to_json = to_json
+    spec_class.to_json = to_json
