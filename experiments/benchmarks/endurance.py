@@ -100,7 +100,9 @@ class Watch:
         """What the process has at a step, and the milliseconds a step since the last look."""
         wall, cpu = time.monotonic(), self._cpu()
         status = (self.proc / "status").read_text()
-        sizes = [size for size in map(_size, self.run.rglob("*")) if size is not None]
+        # Folders of checkpoints vanish meanwhile, which `walk` passes over and `rglob` does not.
+        paths = (Path(top) / name for top, _, names in os.walk(self.run) for name in names)
+        sizes = [size for size in map(_size, paths) if size is not None]
         taken = step - self.step
         found = {
             "step": step,
@@ -126,9 +128,9 @@ def _number(name: str, status: str) -> int:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes of a file; None for what is no file, or no longer."""
+    """Bytes of a file; None where it is gone."""
     try:
-        return path.stat().st_size if path.is_file() else None
+        return path.stat().st_size
     except FileNotFoundError:
         return None
 
