@@ -171,7 +171,8 @@ def test_pipeline_against_steps():
 
 def samples(section, run, count, kib):
     """A run whose memory is what `kib` says at each sample."""
-    numbers = {"ms": 5.0, "cpu_ms": 4.0, "threads": 9, "files": 8, "disk_files": 7, "disk_kib": 6}
+    numbers = {"ms": 5.0, "cpu_ms": 4.0, "yards": 2.0}
+    numbers |= {"threads": 9, "files": 8, "disk_files": 7, "disk_kib": 6}
     return [
         {"section": section, "run": run, "step": 50 * i, "kib": kib(i), **numbers}
         for i in range(1, count + 1)
@@ -187,10 +188,10 @@ def test_trends_hold_no_start_and_no_outlier(tmp_path):
     rows = samples("training", 1, 60, grows) + samples("training", 2, 60, lambda i: 2048)
     trends, held = endurance.tables(rows)
     assert trends.title == "Training: trends from step 500 to 3,000"
-    (_, _, first, *_), (_, mib, second, percent, *_, wall, cpu) = trends.cells
+    (_, _, first, *_), (_, mib, second, percent, *_, ended) = trends.cells
     assert first == "+60.0 [+60.0, +60.0]"  # a thousand steps
     assert (mib, second, percent) == ("2.00", "+0.0 [+0.0, +0.0]", "+0.0000 [+0.0000, +0.0000]")
-    assert (wall, cpu) == ("1.00", "1.00")
+    assert ended == "1.00 / 1.00 / 1.00"
     assert held.cells[1] == ["2", "9 / 9 / 9", "8 / 8 / 8", "7 / 7 / 7", "6 / 6 / 6"]
     endurance.SUITE.draw(rows, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 1000

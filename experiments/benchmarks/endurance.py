@@ -6,8 +6,10 @@ Whole processes of `launch.train`, watched from outside (Linux only): a small LS
 self-attention with an evaluation and a checkpoint each 50 steps, some runs of it; and once the loop
 around a step that computes nothing, for very many steps. Each line of the log is a sample: memory
 that belongs to the process alone (RssAnon), open files, threads, what is in the run's folder, and
-the time since the line before, as the clock on the wall tells it and as processors spent it: other
-work on the machine changes the former and hardly the latter. Times hold evaluations and saves.
+the time since the line before, as the clock on the wall tells it, and as processors spent it. Other
+work on a machine changes the former much and the latter less, so the latter is also told in units
+of a yardstick: the same sum of numbers, taken at each sample by the process that watches. Times
+hold evaluations and saves.
 
 Trends begin after the first steps, when allocators and caches have what they keep. A trend is the
 median of the slopes between all pairs of samples (Theil and Sen), with its interval of 95 %, in
@@ -31,12 +33,20 @@ from experiments.benchmarks.harness import Bench, Row, Suite, Table, distinct, m
 from experiments.benchmarks.startup import CHECKOUT, environment
 
 EVERY = 50  # steps of a run between lines, evaluations and checkpoints
+TIMES = ("ms", "cpu_ms", "yards")
 MANY = 1000  # steps without work between lines
 TEXT = "To be, or not to be: that is the question.\n" * 400
 SMALL = "--config.batch=4 --config.length=32 --config.width=16 --config.window=8 --config.keep=2"
 LINE = re.compile(r"step (\d+)/\d+ train:")
 PROC = Path("/proc")  # where Linux tells of processes
 TICKS = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+
+
+def yardstick() -> float:
+    """CPU milliseconds of a sum that is the same each time: how fast the machine is just now."""
+    start = time.thread_time()
+    sum(range(200_000))
+    return 1e3 * (time.thread_time() - start)
 
 
 class Trend(NamedTuple):
@@ -104,10 +114,12 @@ class Watch:
         paths = (Path(top) / name for top, _, names in os.walk(self.run) for name in names)
         sizes = [size for size in map(_size, paths) if size is not None]
         taken = step - self.step
+        cpu_ms = 1e3 * (cpu - self.cpu) / taken
         found = {
             "step": step,
             "ms": 1e3 * (wall - self.wall) / taken,
-            "cpu_ms": 1e3 * (cpu - self.cpu) / taken,
+            "cpu_ms": cpu_ms,
+            "yards": cpu_ms / yardstick(),
             "kib": _number("RssAnon", status),
             "threads": _number("Threads", status),
             "files": len(os.listdir(self.proc / "fd")),
@@ -217,7 +229,7 @@ def rhythm(steps: int, log: int, evaluate: int) -> list[str]:
 def _labelled(bench: Bench, labels: Row, rows: Iterator[Row]) -> Iterator[Row]:
     last: Row = {}
     for last in rows:
-        yield labels | {name: round(value, 3) for name, value in last.items()}
+        yield labels | {name: round(value, 4) for name, value in last.items()}
     bench.say(f"{' '.join(map(str, labels.values()))}: {number(last['kib'] / 1024)} MiB at the end")
 
 
@@ -248,8 +260,9 @@ def tables(rows: Sequence[Row]) -> list[Table]:
 
 
 TRENDS = (
-    "run", "MiB", "KiB a 1,000 steps", "% of all a 1,000 steps", "ms a step",
-    "% a 1,000 steps", "CPU ms a step", "% a 1,000 steps", "last tenth to first, ms", "CPU ms",
+    "run", "MiB", "KiB a 1,000 steps", "% of all", "ms a step", "% a 1,000 steps",
+    "CPU ms a step", "% a 1,000 steps", "yardsticks a step", "% a 1,000 steps",
+    "last tenth to first in ms, CPU ms and yardsticks",
 )  # fmt: skip
 KEPT = "first / most / last of the samples after the first sixth"
 HELD = ("run", "threads", "open files", "files on disk", "KiB on disk")
@@ -258,25 +271,16 @@ HELD = ("run", "threads", "open files", "files on disk", "KiB on disk")
 def trends(run: int, rows: Sequence[Row]) -> list[str]:
     """A line of the first table."""
     some = settled(rows)
-    memory, wall, cpu = (trend(some, quantity) for quantity in ("kib", "ms", "cpu_ms"))
+    memory = trend(some, "kib")
+    slopes = f"{memory.slope:+.1f} [{memory.low:+.1f}, {memory.high:+.1f}]"
+    cells = [str(run), number(memory.typical / 1024), slopes, memory.percent(4)]
+    for quantity in TIMES:
+        time_of = trend(some, quantity)
+        cells += [number(time_of.typical), time_of.percent(2)]
     tenth = max(len(some) // 10, 1)
-
-    def ended(quantity: str) -> float:
-        first, last = (sum(row[quantity] for row in part) for part in (some[:tenth], some[-tenth:]))
-        return last / first
-
-    return [
-        str(run),
-        number(memory.typical / 1024),
-        f"{memory.slope:+.1f} [{memory.low:+.1f}, {memory.high:+.1f}]",
-        memory.percent(4),
-        number(wall.typical),
-        wall.percent(2),
-        number(cpu.typical),
-        cpu.percent(2),
-        number(ended("ms")),
-        number(ended("cpu_ms")),
-    ]
+    first, last = some[:tenth], some[-tenth:]
+    totals = [[sum(row[quantity] for row in part) for part in (last, first)] for quantity in TIMES]
+    return [*cells, " / ".join(number(ended / began) for ended, began in totals)]
 
 
 def held(run: int, rows: Sequence[Row]) -> list[str]:
@@ -296,7 +300,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     for section in ("training", "no work"):
         runs = runs_of(rows, section)
         for quantity, scale, words in (
-            ("kib", 1 / 1024, "MiB"), ("ms", 1, "ms a step"), ("cpu_ms", 1, "CPU ms a step"),
+            ("kib", 1 / 1024, "MiB"), ("ms", 1, "ms a step"), ("yards", 1, "yardsticks a step"),
         ):  # fmt: skip
             lines: dict[str, Any] = {}
             found: dict[str, Any] = {}
