@@ -41,7 +41,7 @@ class Variant:
       than: the variant that it is compared with.
       arguments: more of `launch.train`.
       env: more of the environment.
-      cores: how many cores; None for all that there are.
+      cores: how many cores, of two or fewer.
       cache: whether programs that others have compiled are used.
       killed: whether it is killed half-way, and started again.
     """
@@ -50,7 +50,7 @@ class Variant:
     than: str = FIRST
     arguments: Sequence[str] = ()
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    cores: int | None = None
+    cores: int = 2
     cache: bool = True
     killed: bool = False
 
@@ -65,17 +65,20 @@ def xla(flags: str) -> dict[str, str]:
     return {"XLA_FLAGS": flags}
 
 
+SINGLE = "--xla_cpu_multi_thread_eigen=false"
 FSDP = ("--config.mesh=fsdp:8",)
 VARIANTS = {
-    FIRST: Variant("a run on one device"),
+    FIRST: Variant("one device, two cores"),
     "again": Variant("a new process"),
     "killed": Variant("killed half-way, and started again", killed=True),
     "cold": Variant("all programs compiled again", cache=False),
     "core": Variant("one core", cores=1),
-    "core cold": Variant("one core, all programs compiled again", cores=1, cache=False),
-    "eigen": Variant(
-        "`--xla_cpu_multi_thread_eigen=false`", env=xla("--xla_cpu_multi_thread_eigen=false")
+    "core cold": Variant(
+        "one core, all programs compiled again", than="core", cores=1, cache=False
     ),
+    "core nproc": Variant("one core, `NPROC=2`", cores=1, env={"NPROC": "2"}),
+    "eigen": Variant(f"`{SINGLE}`", env=xla(SINGLE)),
+    "eigen core": Variant(f"one core, `{SINGLE}`", than="eigen", cores=1, env=xla(SINGLE)),
     "passes": Variant("fewer passes of the compiler", env=xla(PARTS)),
     "accumulate": Variant("`accumulate=2`", arguments=("--config.accumulate=2",)),
     "2": Variant("2 devices, `data:2`", env=devices(2)),
@@ -85,7 +88,6 @@ VARIANTS = {
     "fsdp again": Variant(
         "8 devices, `fsdp:8`, in a new process", than="fsdp", env=devices(8), arguments=FSDP
     ),
-    "mesh": Variant("8 devices, `fsdp:8` for `data:8`", than="8", env=devices(8), arguments=FSDP),
     "seed": Variant("another seed", arguments=("--config.seed=1",)),
 }
 
