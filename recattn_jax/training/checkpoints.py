@@ -16,6 +16,7 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from recattn_jax.errors import StorageError, UserError, summary
+from recattn_jax.training.leaks import stop_leaks
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import TrainState
 
@@ -124,6 +125,7 @@ class Checkpoints:
         self._say = say
         self._read_only = read_only
         self._policy = _LatestAndBest(keep)
+        stop_leaks()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             cleanup_tmp_directories=not read_only,
