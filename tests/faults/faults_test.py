@@ -121,6 +121,7 @@ def test_a_disk_that_is_full_and_has_room_again(disk, tmp_path, nursery, cache, 
     story.ends_as(uninterrupted, story.start())
 
 
+@pytest.mark.slow
 def test_files_that_cannot_grow(story, uninterrupted):
     """As on a full disk, without a disk."""
     lines = story.suffers("no_growth", 10, 4)
