@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training import MeshShape, fit, optimizers
+from recattn_jax.training import checkpoints as checkpoints_module
 from recattn_jax.training.checkpoints import Checkpoints, digest, leaf_digest
 from recattn_jax.training.loop import check
 from recattn_jax.training.metrics import read_records
@@ -271,3 +274,15 @@ def test_checkpoints_from_before_checksums_are_read(run):
     state, notes = checkpoints.restore(*state_on(MeshShape(data=1)))
     checkpoints.close()
     assert int(state.step) == 9 and notes == {}
+
+
+def test_only_what_stray_reads_find_is_hushed(monkeypatch):
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    checkpoints_module._hush_stray_reads()
+    checkpoints_module._hush_stray_reads()
+    closed = types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None)
+    other = types.SimpleNamespace(exc_value=RuntimeError("something else"), object=None)
+    sys.unraisablehook(closed)
+    sys.unraisablehook(other)
+    assert heard == [other]
