@@ -31,6 +31,7 @@ def holds(**given: st.SearchStrategy) -> Callable[[Callable[..., None]], Any]:
         def test(count: int) -> None:
             hypothesis.settings(
                 max_examples=count,
+                phases=[p for p in hypothesis.Phase if p not in (hypothesis.Phase.explain,)],
                 derandomize=True,
                 deadline=None,
                 database=None,

@@ -101,6 +101,9 @@ def test_every_id_has_a_text_and_a_separator_has_none(ids):
             assert text == ""
     with pytest.raises(ValueError, match="is not in 0"):
         tokenizers()["char"].decode([10**30])
+    # Bytes that are no text are said to be none, and not left out.
+    some = bytes(i % 256 for i in ids)
+    assert tokenizers()["byte"].decode(some) == some.decode("utf-8", "replace")
 
 
 @holds(characters=st.sets(st.characters(), min_size=1, max_size=40), data=st.data())

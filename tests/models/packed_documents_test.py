@@ -19,9 +19,8 @@ from recattn_jax.layers import LSTM, Context, Embed, SequenceLayer, Serial
 from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel, hybrids
 from tests.laws import BATCH, LENGTH, MEMORY_SEGMENTS, SEGMENTS, TABLE, VOCABULARY, WIDTH, identical
 
-# One without memory, one with a recurrent memory and one with the memory of an encoder; others are
-# slow.
-OFTEN = ("recurrence_beside_attention", "griffin", "bahdanau_decoder")
+# One that reads alone, and one that looks at what an encoder wrote; the others are slow.
+OFTEN = ("recurrence_beside_attention", "bahdanau_decoder")
 NAMES = [
     pytest.param(name, marks=() if name in OFTEN else pytest.mark.slow) for name in hybrids.__all__
 ]
