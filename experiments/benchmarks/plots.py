@@ -64,7 +64,7 @@ class Course(NamedTuple):
             axes.plot(*zip(*points, strict=True), label=name, color=colours[name], linewidth=0.8)
         for name, ends in self.trends.items():
             axes.plot(*zip(*ends, strict=True), color=colours[name], linestyle="--")
-        axes.set_ylim(bottom=0)  # or noise looks like a trend
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # from 0, or noise looks like a trend
         axes.set(xlabel="steps", ylabel=self.up, title=self.title)
         axes.grid(alpha=0.3)
 
