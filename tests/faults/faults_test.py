@@ -151,7 +151,9 @@ def test_an_interrupt_a_bad_batch_and_a_source_that_fails(story, uninterrupted):
     lines = story.suffers("interrupt", 5, 42)
     assert "stopped by SIGINT at step 6, saved in" in lines[-1], lines
     lines = story.suffers("poison", 10, 3)
-    assert lines[-1].startswith("error: loss is nan and grad norm is nan at step 11, batch 10"), lines
+    assert lines[-1].startswith("error: loss is nan and grad norm is nan at step 11, batch 10"), (
+        lines
+    )
     lines = story.suffers("fails", 15, 1)
     assert "batch 15 of the training pipeline cannot be read" in lines[-1], lines
     assert "step 15 is saved" in lines[-1], lines

@@ -17,8 +17,8 @@ from recattn_jax.training.metrics import read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = Path(__file__).with_name("experiment.py")
-PATIENCE = 60.0
-"""Seconds after which a process is said to hang."""
+PATIENCE = 300.0
+"""Seconds after which a process is said to hang: many, as a machine may be busy."""
 
 
 @dataclasses.dataclass(frozen=True)
