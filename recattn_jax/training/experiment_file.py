@@ -80,7 +80,7 @@ def trusted_experiment_file(recorded: str, run: Path) -> Path:
     if not any(file.is_relative_to(place) for place in ours) or file.is_relative_to(suspect):
         raise UserError(
             f"{run} was made by {file}, which is code and may have come with it; if you trust that"
-            f" file, name it: --config={file}"
+            f" file, name it: --config={file} (--init_config of --init_from)"
         )
     return file
 

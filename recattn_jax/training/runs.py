@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import hashlib
 import itertools
 import json
 import os
@@ -179,6 +180,7 @@ class RunFolder:
             "maximise": self.maximise,
             "commit": attempt["commit"],
             "versions": versions(),
+            "vocabularies": _digest(self.path / "vocabularies.json"),
         }
         start = time.monotonic()
 
@@ -241,11 +243,17 @@ def load_run(
             raise UserError(f"no run in {path}: it has no config.json and run.json")
     if not (path / "checkpoints").is_dir():
         raise UserError(f"the run in {path} has no checkpoint yet")
-    recorded = _read_object(path / "run.json").get("config_file")
+    record = _read_object(path / "run.json")
     if config_file is None:
+        recorded = record.get("config_file")
         if not isinstance(recorded, str):
             raise StorageError(f"{path / 'run.json'} is damaged: it names no config_file")
         config_file = trusted_experiment_file(recorded, path)
+    words = path / "vocabularies.json"
+    if record.get("vocabularies", _digest(words)) != _digest(words):
+        raise StorageError(
+            f"{words} is damaged: it changed since it was written; take another copy's"
+        )
     module = load_experiment_file(config_file)
     config = module.get_config()
     _take_numbers(config, _read_object(path / "config.json"), path, config_file)
@@ -269,8 +277,7 @@ def load_run(
         params, step = checkpoints.restore_params(checkpoint, shapes)
     finally:
         checkpoints.close()
-    vocabularies = load_vocabularies(path / "vocabularies.json")
-    return Run(path, config, experiment, params, vocabularies, step)
+    return Run(path, config, experiment, params, load_vocabularies(words), step)
 
 
 def _take_numbers(config: Any, stored: dict[str, Any], path: Path, file: str | Path) -> None:
@@ -303,6 +310,14 @@ def _read_object(file: Path) -> dict[str, Any]:
         return untrusted.read_object(file)
     except untrusted.Unreadable as error:
         raise StorageError(f"{file} is damaged ({error}); take that of another copy") from error
+
+
+def _digest(file: Path) -> str | None:
+    """Of a file's content; None where there is none to read."""
+    try:
+        return hashlib.sha256(untrusted.read_bytes(file)).hexdigest()
+    except untrusted.Unreadable:
+        return None
 
 
 def model_text(experiment: Experiment) -> str:

@@ -12,7 +12,7 @@ from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training import experiment_file
 from recattn_jax.training.experiment_file import CHECKOUT, trusted_experiment_file
 from recattn_jax.training.runs import load_run
-from tests.launch.commands import TINY, everything_under
+from tests.launch.commands import TINY, TINY_SCORED, everything_under
 
 CONFIG = f"--config={TINY}"
 EVIL = "open('ran', 'w').close()\n\ndef get_config():\n    pass\n\ndef build(c):\n    pass\n"
@@ -72,7 +72,7 @@ def test_an_experiment_file_is_run_only_where_it_cannot_have_come_with_the_run(
         if trusted:
             assert trusted_experiment_file(file, folder) == Path(file).resolve()
         else:
-            with pytest.raises(UserError, match=r"which is code.*--config=.*\.py$"):
+            with pytest.raises(UserError, match=r"which is code.*--config=.*\.py "):
                 trusted_experiment_file(file, folder)
 
 
@@ -93,6 +93,20 @@ def test_a_stranger_s_code_does_not_run_until_it_is_named(call, trained):
     assert result.code == 2 and "which is code" in result.err
     assert call(report, "--workdir=run").code == 0
     assert not Path("ran").exists() and not Path("next").exists()
+    named = [CONFIG, "--workdir=next", "--init_from=run", "--init_config=run/tiny_experiment.py"]
+    assert call(train, *named).code == 0
+    refused = call(train, *named[:2], named[3])
+    assert refused.code == 2 and "of --init_from, which is missing" in refused.err
+
+
+def test_another_letter_in_a_vocabulary_is_no_other_model(call, scored):
+    shutil.copytree(scored("classify"), "run")
+    words = Path("run/vocabularies.json")
+    good, names = words.read_text(), json.loads(words.read_text())["label"]["names"]
+    words.write_text(good.replace(names[0], names[0] + "x"))
+    result = call(generate, "--workdir=run", f"--config={TINY_SCORED}")
+    assert result.code == 4 and result.err.count("\n") == 1, result.err
+    assert "run/vocabularies.json is damaged" in result.err
 
 
 def test_results_are_not_recorded_by_a_file_that_came_with_the_run(call, trained, monkeypatch):
@@ -196,7 +210,13 @@ def test_what_is_recorded_of_a_run(call, monkeypatch):
     everything = everything_under(Path("run"))
     assert not any(b"do-not-write" in (content or b"") for content in everything.values())
     known = {"argv", "config_file", "headline", "maximise", "commit", "versions", "ended"}
-    assert record.keys() <= known | {"wall_seconds", "training_seconds", "attempts"}
+    assert record.keys() <= known | {
+        "wall_seconds",
+        "training_seconds",
+        "attempts",
+        "forgotten",
+        "vocabularies",
+    }
 
 
 def test_the_checkout_is_this_one():
