@@ -8,7 +8,6 @@ once by Ctrl-C. With --debug a traceback comes before the line.
 import contextlib
 import difflib
 import errno
-import itertools
 import logging
 import os
 import sys
@@ -60,26 +59,20 @@ def run(command: Command, doc: str | None, argv: list[str] | None = None) -> NoR
     Raises:
       SystemExit: always.
     """
-    # Known before the flags are parsed, which may fail too.
-    debug = _debugging(sys.argv if argv is None else argv)
 
-    def parse(arguments: list[str]) -> Callable[[], None]:
+    def parse(arguments: list[str]) -> tuple[Callable[[], None], bool]:
         _hush()
-        with exit_codes(debug):
+        with exit_codes(debug="--debug" in arguments):  # which may not be parsed any more
             return _parse(command, doc, arguments)
 
-    def work(main: Callable[[], None]) -> None:
+    def work(parsed: tuple[Callable[[], None], bool]) -> None:
         _hush()  # absl.app has made its log louder in between
+        main, debug = parsed
         with exit_codes(debug), _checks(debug):
             main()
 
     absl.app.run(work, argv=argv, flags_parser=parse)
     raise AssertionError("absl.app.run returned")
-
-
-def _debugging(argv: Sequence[str]) -> bool:
-    own = itertools.takewhile(lambda word: word != "--", argv[1:])
-    return any(word in ("--debug", "-debug", "--debug=true", "--debug=True") for word in own)
 
 
 @contextlib.contextmanager
@@ -92,13 +85,14 @@ def _checks(debug: bool) -> Iterator[None]:
         yield
 
 
-def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], None]:
+def _parse(command: Command, doc: str | None, argv: list[str]) -> tuple[Callable[[], None], bool]:
+    """What the command does, and whether it is debugged."""
     # Nothing of ours reads absl's global flags, but libraries (Grain's workers) refuse to start
     # before somebody has parsed them.
     flags.FLAGS.mark_as_parsed()
     flag_values = flags.FlagValues()
     flags.DEFINE_bool(
-        "debug", False, "show tracebacks, and look for NaN and leaked tracers (slow)",
+        "debug", False, "show tracebacks, and stop at the first NaN and at leaked tracers (slow)",
         flag_values=flag_values,
     )  # fmt: skip
     if any(argument in _HELP for argument in argv[1:]):
@@ -125,7 +119,7 @@ def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], N
         raise UserError(str(error)) from error
     if rest[1:]:
         raise UserError(f"unexpected argument {rest[1]!r}: every setting is a flag, --name=value")
-    return main
+    return main, flag_values.debug
 
 
 def _expected(flag: flags.Flag) -> str:
@@ -226,7 +220,7 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
         raise SystemExit(0) from None
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            print(shown(traceback.format_exc()), file=sys.stderr)
         if isinstance(error, RunError):
             _leave(error.exit_code, f"error: {error}")
         if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
@@ -250,6 +244,15 @@ def _unforeseen(error: Exception) -> str:
 def _leave(code: int, message: str) -> NoReturn:
     print(brief(shown(" ".join(message.split()))), file=sys.stderr)
     raise SystemExit(code) from None
+
+
+def tell(line: str) -> None:
+    """Prints a line of a long work, which goes on if nobody can hear it any more.
+
+    The other end of a pipe may have gone, or the disk of a log be full.
+    """
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 def _hush() -> None:

@@ -16,7 +16,7 @@ from ml_collections import config_dict, config_flags
 
 from launch.app import nearest
 from recattn_jax.errors import UserError
-from recattn_jax.training.runs import load_experiment_file
+from recattn_jax.training.experiment_file import load_experiment_file
 
 DEFAULT = "experiments/char_lm.py"
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?$", re.DOTALL)

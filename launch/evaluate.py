@@ -19,7 +19,7 @@ from recattn_jax.data import Data, Labels, Record
 from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Labelled
 from recattn_jax.training.evaluation import See, evaluate
-from recattn_jax.training.runs import Run, load_run
+from recattn_jax.training.loading import Run, load_run
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:

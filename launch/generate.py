@@ -38,8 +38,8 @@ from recattn_jax.data import Labels, Measurements, Tokenizer, Vocabulary, later,
 from recattn_jax.decoding import Sampler, generate
 from recattn_jax.errors import UserError
 from recattn_jax.tasks import Regression, Scored
+from recattn_jax.training.loading import Run, load_run
 from recattn_jax.training.prediction import LinePredictor
-from recattn_jax.training.runs import Run, load_run
 from recattn_jax.untrusted import shown
 
 LANGUAGE_MODEL_FLAGS = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed", "stop")

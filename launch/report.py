@@ -38,14 +38,14 @@ from recattn_jax.analysis.results import (
     tell,
 )
 from recattn_jax.errors import RunError, UserError
+from recattn_jax.files import write_atomically
 from recattn_jax.training.evaluation import evaluate
 from recattn_jax.training.experiment_file import (
     CHECKOUT,
     load_experiment_file,
     trusted_experiment_file,
 )
-from recattn_jax.training.metrics import write_atomically
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.loading import load_run
 from recattn_jax.untrusted import markdown, one_line
 
 FOLDER = CHECKOUT / "experiments"

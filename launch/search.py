@@ -8,7 +8,7 @@ from absl import flags
 from recattn_jax.decoding import Beam, Translator
 from recattn_jax.errors import UserError
 from recattn_jax.tasks import SequenceToSequence
-from recattn_jax.training.runs import Run
+from recattn_jax.training.loading import Run
 
 FLAGS = ("beams", "length_penalty", "coverage_penalty")
 

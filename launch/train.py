@@ -8,7 +8,6 @@ step of the run that it names, and looks for what is not finite in it.
 """
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -29,9 +28,11 @@ from launch import app, configs, distributed
 from recattn_jax.data import Steps
 from recattn_jax.errors import Interrupted, UserError
 from recattn_jax.tasks import LanguageModel, Scored, Task
+from recattn_jax.training.experiment_file import trusted_experiment_file
+from recattn_jax.training.loading import load_run
 from recattn_jax.training.loop import fit
 from recattn_jax.training.replay import replay
-from recattn_jax.training.runs import RunFolder, identity, load_run
+from recattn_jax.training.runs import RunFolder, identity
 from recattn_jax.training.sharding import check_batch, make_mesh
 from recattn_jax.training.state import abstract_state, check_params
 
@@ -119,23 +120,34 @@ def train(
         check_params(initial_params, abstract_state(experiment).params)
     with jax.set_mesh(mesh):  # which says what rows are this host's
         data = experiment.data()
-    say = functools.partial(print, flush=True) if jax.process_index() == 0 else _nowhere
+    say = app.tell if jax.process_index() == 0 else _nowhere
     say(data.summary)
     if flag_values.replay:
         app.refuse(flag_values, ("profile_steps",), "--replay traces nothing")
         replay(experiment, data, run, flag_values.replay, initial_params=initial_params, say=say)
         return
-    outcome = fit(experiment, data, run, initial_params=initial_params, profile_steps=profile_steps)
+    outcome = fit(
+        experiment, data, run, initial_params=initial_params, profile_steps=profile_steps, say=say
+    )
     if jax.process_index() != 0:
         return
     verb = follows(experiment.task, data.vocabularies)
     split = " --split=test" if verb == "evaluate" and "test" in data.evaluation else ""
-    print(
+    named = "" if _is_found(config_path, workdir) else f" --config={shlex.quote(config_path)}"
+    say(
         f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
         f" {outcome.best_step}) in {workdir}; {verb} with: python -m launch.{verb}"
-        f" --workdir={shlex.quote(str(workdir))}{split}",
-        flush=True,
+        f" --workdir={shlex.quote(str(workdir))}{named}{split}"
     )
+
+
+def _is_found(config_path: str, workdir: Path) -> bool:
+    """Whether other commands run the experiment file of a run without being told."""
+    try:
+        trusted_experiment_file(config_path, workdir)
+    except UserError:
+        return False
+    return True
 
 
 def _nowhere(line: str) -> None:

@@ -22,7 +22,7 @@ class UserError(RunError):
 
 
 class NonFiniteError(RunError):
-    """The loss or the gradient norm is no number; names step, batch and last good checkpoint."""
+    """The loss or the gradient norm is no number; names step, batch and last checkpoint."""
 
     exit_code = 3
 
@@ -35,6 +35,12 @@ class StorageError(RunError):
 
 class SourceError(RunError):
     """Data that could be read at the start cannot be read any more; names the batch."""
+
+    exit_code = 1
+
+
+class InUseError(RunError):
+    """Another process works in the folder; it ends some time, so another try may succeed."""
 
     exit_code = 1
 

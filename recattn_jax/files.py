@@ -45,7 +45,7 @@ def closing(close: Callable[[], None], say: Callable[[str], None]) -> Iterator[N
     except BaseException:
         try:
             close()
-        except StorageError as error:
+        except Exception as error:
             say(f"besides: {error}")
         raise
     close()

@@ -15,6 +15,8 @@ JSON_BYTES = 64 << 20
 """The largest JSON file of a run or a job that is read; vocabularies are the largest of them."""
 JSON_DEPTH = 50
 """Lists and objects inside each other."""
+METRICS_BYTES = 1 << 30
+"""The largest `metrics.jsonl` that is read: five million lines."""
 LINE_BYTES = 16 << 20
 """The longest line of a stream."""
 UNPACKED_BYTES = 1 << 30
@@ -24,9 +26,11 @@ UNPACKED_RATIO = 20
 
 # C0 and C1 controls (a terminal obeys them) but tab and line feed, the separators of lines and of
 # paragraphs, what turns the order of letters round, halves of surrogate pairs (no UTF-8 says them).
-_HARMFUL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_HARMFUL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _SPACES = re.compile("[\t\n]")
-_MARKUP = re.compile(r"([\\`*\[\]<>|])")
+_MARKUP = re.compile(r"([\\`*_~&\[\]<>|])")
 
 
 class Unreadable(ValueError):
@@ -81,14 +85,19 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
       Unreadable: there is no such file, it is a folder, a pipe or a device, or too large.
     """
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                kind = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode):
+                kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
                 raise Unreadable(f"{kind}, not a file")
-            if most is not None and found.st_size > most:
-                raise Unreadable(f"{found.st_size} bytes, at most {most} are read")
-            return file.read()
+            with open(descriptor, "rb", closefd=False) as file:
+                content = file.read() if most is None else file.read(most + 1)
+        finally:
+            os.close(descriptor)
+        if most is not None and len(content) > most:
+            raise Unreadable(f"more than {most} bytes, which is all that is read")
+        return content
     except OSError as error:
         raise Unreadable(error.strerror or str(error)) from None
     except ValueError as error:  # a NUL in the name
@@ -185,7 +194,7 @@ def brief(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""A text for a cell of a table in Markdown: in one line, and nothing in it is markup.
+    r"""A text for a cell of a table in Markdown: in one line, and no markup but web addresses.
 
     >>> markdown("a|b <c>")
     'a\\|b \\<c\\>'

@@ -21,7 +21,7 @@ from experiments.benchmarks import (
 )
 from experiments.benchmarks.harness import FOLDER, RESULTS, Result, Suite
 from recattn_jax.analysis.reports import as_markdown
-from recattn_jax.training.metrics import write_atomically
+from recattn_jax.files import write_atomically
 
 SUITES = tuple(
     module.SUITE

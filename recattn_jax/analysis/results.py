@@ -15,7 +15,7 @@ from typing import Any
 
 from recattn_jax.analysis.reports import RunSummary
 from recattn_jax.errors import StorageError, UserError
-from recattn_jax.training.metrics import write_atomically
+from recattn_jax.files import write_atomically
 
 # Two lines that agree in these tell of one run.
 _IDENTITY = ("config_file", "config", "commit", "steps", "validation")

@@ -9,10 +9,12 @@ from recattn_jax.training.experiment import (
     Optimization,
     Rule,
 )
+from recattn_jax.training.experiment_file import load_experiment_file
+from recattn_jax.training.loading import Run, load_run
 from recattn_jax.training.loop import Outcome, fit
 from recattn_jax.training.prediction import LinePredictor
 from recattn_jax.training.privacy import Privacy
-from recattn_jax.training.runs import Run, RunFolder, load_experiment_file, load_run
+from recattn_jax.training.runs import RunFolder
 from recattn_jax.training.sharding import DEFAULT_RULES
 from recattn_jax.training.space import Span
 

@@ -286,7 +286,7 @@ class Checkpoints:
         if which == "best":
             metas = (self._read_meta(step)[0] for step in reversed(steps))
             best = next((meta["best_step"] for meta in metas if meta is not None), 0)
-            if best not in steps:
+            if not best or best not in steps:  # of step 0 nobody evaluates anything
                 raise UserError(
                     f"no evaluated checkpoint in {self.path} yet; use --checkpoint=last"
                 )
@@ -343,10 +343,12 @@ class Checkpoints:
         try:
             write()
         except Exception as error:  # a full disk shows as OSError, ValueError or RuntimeError
-            good = self._clear_up()
+            if self._read_only:
+                raise StorageError(f"cannot close {self.path}: {summary(error)}") from error
+            whole = self._clear_up()
             raise StorageError(
-                f"cannot save in {self.path}: {summary(error)}; last good checkpoint:"
-                f" {f'step {good[-1]}' if good else 'none'}; once it can be written to, the same"
+                f"cannot save in {self.path}: {summary(error)}; last checkpoint:"
+                f" {f'step {whole[-1]}' if whole else 'none'}; once it can be written to, the same"
                 " command goes on"
             ) from error
 

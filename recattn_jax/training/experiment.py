@@ -34,6 +34,14 @@ class Optimization:
       carry_state: truncated backpropagation through time. The model's state goes from one batch to
         the next, in training and in evaluation alike, so every pipeline must continue row b of one
         batch in row b of the next (`data.lanes`).
+      privacy: of each example, for private training; None for none.
+      skip_nonfinite: how many steps in a row may be left out because their loss or gradient is not
+        finite. Such a step leaves all as it was, but for its number, and is counted in the log; one
+        more stops the run. 0 stops it at the first.
+
+    Raises:
+      UserError: private training with a carried state, or with steps that data may cause to be
+        left out: no guarantee covers these; or `skip_nonfinite` is negative.
     """
 
     optimizer: optax.GradientTransformation

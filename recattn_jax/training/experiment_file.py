@@ -56,11 +56,10 @@ def find_experiment_file(path: str | Path) -> Path:
 def trusted_experiment_file(recorded: str, run: Path) -> Path:
     """The experiment file that a run's folder names, if that may be run without being asked.
 
-    An experiment file is code, and the folder may come from anybody. So the file must lie in this
-    checkout or below the current folder, and not in what may have come with the run: of a run below
-    one of these two (the inner one, if in both) all that is below the same first folder, so for
-    runs/a nothing below runs; of a run elsewhere all that is below its parent, but where that holds
-    the checkout or the current folder only the run itself. Links are resolved first.
+    An experiment file is code, and the folder may come from anybody, with other files beside it. So
+    the file must lie in this checkout, and not in what may have come with the run: of a run in this
+    checkout all that is below the same first folder, so for runs/a nothing below runs. Links are
+    resolved first.
 
     Args:
       recorded: what run.json says.
@@ -70,14 +69,11 @@ def trusted_experiment_file(recorded: str, run: Path) -> Path:
       UserError: no such file, or it must be named; says how.
     """
     file, folder = find_experiment_file(recorded).resolve(), run.resolve()
-    ours = sorted((Path.cwd().resolve(), CHECKOUT), key=lambda place: -len(place.parts))
-    around = next((place for place in ours if place in folder.parents), None)
-    if around is not None:
-        suspect = around / folder.relative_to(around).parts[0]
-    else:
-        beside = any(place.is_relative_to(folder.parent) for place in ours)
-        suspect = folder if beside else folder.parent
-    if not any(file.is_relative_to(place) for place in ours) or file.is_relative_to(suspect):
+    # Files are compared, and not names: some file systems take RUNS for runs.
+    above = (folder, *folder.parents)
+    suspect = next((place for place in above if place.parent == CHECKOUT), folder)
+    ours = any(place.samefile(CHECKOUT) for place in file.parents)
+    if not ours or any(place.samefile(suspect) for place in file.parents):
         raise UserError(
             f"{run} was made by {file}, which is code and may have come with it; if you trust that"
             f" file, name it: --config={file} (--init_config of --init_from)"

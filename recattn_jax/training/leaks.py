@@ -29,10 +29,11 @@ def stop_leaks() -> None:
     @functools.wraps(ask)
     def to_json(spec: Any, *how: Any, **more: Any) -> Any:
         question = repr(spec), how, tuple(more.items())
-        if question not in answers:
+        answer = answers.get(question)
+        if answer is None:
             if len(answers) >= FEW:
                 answers.clear()
-            answers[question] = ask(spec, *how, **more)
-        return copy.deepcopy(answers[question])
+            answer = answers[question] = ask(spec, *how, **more)
+        return copy.deepcopy(answer)
 
     spec_class.to_json = to_json

@@ -13,7 +13,14 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from recattn_jax.data import Data
-from recattn_jax.errors import Interrupted, NonFiniteError, SourceError, summary
+from recattn_jax.errors import (
+    Interrupted,
+    NonFiniteError,
+    RunError,
+    SourceError,
+    StorageError,
+    summary,
+)
 from recattn_jax.files import closing
 from recattn_jax.training import sharding
 from recattn_jax.training.checkpoints import Checkpoints, Notes
@@ -36,7 +43,7 @@ from recattn_jax.training.state import (
 )
 from recattn_jax.training.step import train_steps
 from recattn_jax.training.timing import Clock, Profile
-from recattn_jax.training.watch import BadStep, Peaks, examples_of, not_finite
+from recattn_jax.training.watch import BadStep, Peaks, all_finite, examples_of, not_finite
 
 Pending = tuple[int, Batch, Any]
 """A step whose numbers nobody has read yet: its number, its rows, and what it gave."""
@@ -225,7 +232,7 @@ class Training:
                     self.log.flush()
                 ended = step == self.cadence.steps
                 if evaluation:
-                    state, better = self.evaluate(state)
+                    state, better = self.evaluated(state)
                     ended = ended or impatient(self.experiment, state)
                     save = save or better or ended
                 if save or interrupted:
@@ -243,7 +250,9 @@ class Training:
                 try:
                     state, results = self.train_step(state, rows=rows)
                 except FloatingPointError as error:  # only where JAX looks for NaN
-                    raise NonFiniteError(f"step {step + 1}, batch {step}: {error}") from error
+                    self.read(pending)
+                    bad = BadStep(step + 1, f"a number is none ({error})", examples_of(rows), 0)
+                    raise NonFiniteError(f"{bad}; see --replay={step + 1}") from error
                 self.read(pending)
                 step += 1
                 pending = step, rows, results
@@ -264,7 +273,7 @@ class Training:
         """Reads the numbers of a step, stops if they are not finite, logs them if it is time.
 
         Raises:
-          NonFiniteError: names the step, the batch and the last good checkpoint.
+          NonFiniteError: names the step, the batch and the last checkpoint.
         """
         if pending is None:
             return
@@ -297,12 +306,36 @@ class Training:
         if 0 < in_a_row <= self.experiment.optimization.skip_nonfinite:
             self.console.line(f"{where}: skipped, {in_a_row} in a row, {bad.skipped} in all")
             return
-        saved = self.checkpoints.steps()
-        good = f"step {saved[-1]}" if saved else "none"
         raise NonFiniteError(
-            f"{where}; last good checkpoint: {good}, in {self.run.checkpoints}; the same command"
-            f" with --replay={step} repeats the step and looks for the cause"
+            f"{where}; {self.last_saved()}; the same command with --replay={step} repeats the step"
+            " and looks for the cause"
         )
+
+    def last_saved(self) -> str:
+        """For a message."""
+        saved = self.checkpoints.steps()
+        step = f"step {saved[-1]}" if saved else "none"
+        return f"last checkpoint: {step}, in {self.run.checkpoints}"
+
+    def evaluated(self, state: TrainState) -> tuple[TrainState, bool]:
+        """`evaluate`, with what can go wrong told as what it is.
+
+        Raises:
+          NonFiniteError: its headline is not finite.
+          SourceError: the split cannot be read or scored; no step since the last save is kept, or
+            a run that goes on would lack this evaluation.
+        """
+        try:
+            return self.evaluate(state)
+        except RunError:
+            raise
+        except FloatingPointError as error:  # only where JAX looks for NaN
+            raise NonFiniteError(f"evaluation at step {int(state.step)}: {error}") from error
+        except Exception as error:  # of whatever reads data
+            raise SourceError(
+                f"the validation split cannot be evaluated at step {int(state.step)}:"
+                f" {summary(error)}; {self.last_saved()}, from which the same command goes on"
+            ) from error
 
     def evaluate(self, state: TrainState) -> tuple[TrainState, bool]:
         """Evaluates, counts for early stopping, says whether the headline is the best so far."""
@@ -316,9 +349,11 @@ class Training:
             values |= self.evaluator.scores(params, pipeline, self.data.vocabularies, say)
         headline = self.experiment.task.headline
         if not math.isfinite(values[headline]):
+            self.log.write({"step": step, "split": "validation", **values})
+            self.log.flush()
             raise NonFiniteError(
                 f"validation {headline} is {values[headline]} at step {step}, of parameters that"
-                f" training found nothing wrong with; the run stops in {self.run.path}"
+                f" training found nothing wrong with; {self.last_saved()}"
             )
         state, better = self.judge(state, values[headline])
         if not scored and impatient(self.experiment, state):
@@ -346,7 +381,16 @@ class Training:
         return dataclasses.replace(state, stopping=stopping), better
 
     def save(self, state: TrainState) -> None:
-        """Saves the state, whose numbers have been read."""
+        """Saves the state, whose numbers have been read.
+
+        Raises:
+          NonFiniteError: its parameters are not finite; those that its step started from were.
+        """
+        if not bool(all_finite((state.params, state.ema))):
+            raise NonFiniteError(
+                f"parameters are not finite after step {int(state.step)}, whose loss and gradient"
+                f" were; is the learning rate too high? {self.last_saved()}"
+            )
         notes = {"metrics": self.log.mark(), "peaks": self.peaks.notes()}
         self.checkpoints.save(state, self.data.train.fingerprint, notes)
         self.clock.restart()
@@ -354,16 +398,27 @@ class Training:
     def give_up(self, state: TrainState, error: Exception) -> NoReturn:
         """Ends the attempt because a batch cannot be read; keeps what was learned before it.
 
+        Where there are several processes nothing is saved: the others know nothing of this, and to
+        save takes all of them.
+
         Raises:
-          SourceError: always.
+          SourceError: always, but for an error that speaks for itself.
         """
         step = int(state.step)
         self.log.flush()
-        self.save(state)
-        self.checkpoints.wait()
+        kept = self.last_saved()
+        if jax.process_count() == 1:
+            try:
+                self.save(state)
+                self.checkpoints.wait()
+                kept = f"step {step} is saved in {self.run.path}"
+            except StorageError as failure:
+                kept = f"nor can it be saved ({failure})"
+        if isinstance(error, RunError):
+            raise error
         raise SourceError(
-            f"batch {step} of the training pipeline cannot be read: {summary(error)};"
-            f" step {step} is saved in {self.run.path}, and the same command goes on"
+            f"batch {step} of the training pipeline cannot be read: {summary(error)}; {kept}; the"
+            " same command goes on"
         ) from error
 
     def stop(self, step: int) -> None:

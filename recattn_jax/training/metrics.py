@@ -22,7 +22,7 @@ from tqdm import tqdm
 from recattn_jax.errors import StorageError
 from recattn_jax.files import write_atomically
 from recattn_jax.tasks.base import reported
-from recattn_jax.untrusted import Unreadable, is_there, read_bytes
+from recattn_jax.untrusted import METRICS_BYTES, Unreadable, is_there, read_bytes, shown
 
 Record = dict[str, Any]
 
@@ -53,7 +53,7 @@ def read_records(path: Path) -> list[Record]:
 def _whole_lines(path: Path) -> list[bytes]:
     """The lines that end; what follows the last newline is empty or torn."""
     try:
-        return read_bytes(path).split(b"\n")[:-1] if is_there(path) else []
+        return read_bytes(path, METRICS_BYTES).split(b"\n")[:-1] if is_there(path) else []
     except Unreadable as error:
         raise StorageError(f"cannot read {path}: {error}") from error
 
@@ -137,15 +137,17 @@ class MetricsLog:
         content = "".join(self._pending).encode()
         count = len(self._pending)
         self._pending.clear()
-        size = os.fstat(self._file.fileno()).st_size
+        size: int | None = None
         try:
+            size = os.fstat(self._file.fileno()).st_size
             left = content
             while left:
                 left = left[self._file.write(left) :]
             os.fsync(self._file.fileno())
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._file.truncate(size)
+                if size is not None:
+                    self._file.truncate(size)
             raise StorageError(f"cannot write {self._file.name}: {error.strerror}") from error
         self._lines += count
         self._sum.update(content)
@@ -230,9 +232,8 @@ class Board:
             name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}"
             self._writer = RecordWriter(str(path / f"{name}.{uuid.uuid4().hex[:8]}"))
             self._event(file_version="brain.Event:2")
-            if step:
-                start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-                self._event(step=step + 1, session_log=start)
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._event(step=step + 1, session_log=start)
 
     def write(self, record: Record) -> None:
         """Takes all numbers of a line."""
@@ -296,7 +297,7 @@ class Console:
         if self._bar is not None:
             self._bar.clear()
         if jax.process_index() == 0:
-            self._say(text)
+            self._say(shown(text))  # names of classes may come from anybody
         if self._bar is not None:
             self._bar.refresh()
 

@@ -8,29 +8,23 @@ import json
 import os
 import re
 import socket
-import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from recattn_jax import untrusted
-from recattn_jax.data import Data, Vocabulary, load_vocabularies, save_vocabularies
-from recattn_jax.errors import RunError, StorageError, UserError
+from recattn_jax.data import Data, save_vocabularies
+from recattn_jax.errors import InUseError, RunError, SourceError, StorageError, UserError
+from recattn_jax.files import write_atomically
 from recattn_jax.locks import FileLock
-from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import Experiment
-from recattn_jax.training.experiment_file import (
-    load_experiment_file,
-    trusted_experiment_file,
-)
 from recattn_jax.training.machine import commit, hardware, versions
-from recattn_jax.training.metrics import write_atomically
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import abstract_state
 
@@ -40,27 +34,6 @@ _SECONDS = ("wall_seconds", "training_seconds")
 _FRAMES = 30
 PLACEMENT = ("mesh",)
 """Keys of a config that do not count when a run goes on: what it computes is the same."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What `load_run` gives: enough to evaluate, to generate, or to go on in a notebook.
-
-    Args:
-      path: the run's folder.
-      config: the config that the run was started with.
-      experiment: built from `config`.
-      params: parameters (their moving average where the run kept one).
-      vocabularies: the run's tokenizers and labels, by name.
-      step: the step that `params` come from.
-    """
-
-    path: Path
-    config: Any
-    experiment: Experiment
-    params: Any
-    vocabularies: Mapping[str, Vocabulary]
-    step: int
 
 
 class RunFolder:
@@ -76,7 +49,7 @@ class RunFolder:
         self, path: Path, config: Mapping[str, Any], config_file: str, argv: Sequence[str]
     ):
         self.path = path
-        self.config = _plain(config)
+        self.config = plain(config)
         self.config_file = config_file
         self.argv = list(argv)
         self.headline = ""
@@ -117,7 +90,7 @@ class RunFolder:
         _check_writable(run.path)
         stored = run.path / "config.json"
         if stored.exists():
-            _check_same(run.path, _read_object(stored), run.config)
+            _check_same(run.path, read_object(stored), run.config)
         elif run.checkpoints.exists():
             raise UserError(f"{run.path} holds checkpoints but no config.json; use another workdir")
         return run
@@ -129,24 +102,33 @@ class RunFolder:
         To begin is to write all that is known before the first step.
 
         Raises:
-          UserError: the folder holds a run of another model, is in use, or cannot be created.
+          UserError: the folder holds a run of another model, or cannot be created.
+          InUseError: another process trains in it.
           StorageError: a file cannot be written, or locked.
         """
-        _check_same_model(self.path, experiment)
+        check_same_model(self.path, experiment)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"cannot create the workdir {self.path}: {error.strerror}") from error
         self.headline = experiment.task.headline
         self.maximise = experiment.task.maximise
-        if jax.process_index() != 0:
-            yield
-            return
-        with _owned(self.path):
-            self._describe(experiment, data)
+        with contextlib.ExitStack() as stack:
+            failure = None
+            if jax.process_index() == 0:
+                try:
+                    stack.enter_context(_owned(self.path))
+                    self._describe(experiment, data)
+                except RunError as error:
+                    failure = error
+            _agree(failure)
             yield
 
     def _describe(self, experiment: Experiment, data: Data) -> None:
+        # Another run may have begun and ended here since the folder was looked at.
+        check_same_model(self.path, experiment)
+        if (self.path / "config.json").exists():
+            _check_same(self.path, read_object(self.path / "config.json"), self.config)
         write_atomically(self.path / "model.txt", model_text(experiment))
         save_vocabularies(data.vocabularies, self.path / "vocabularies.json")
         # Last, since it is what makes a folder a run.
@@ -180,7 +162,7 @@ class RunFolder:
             "maximise": self.maximise,
             "commit": attempt["commit"],
             "versions": versions(),
-            "vocabularies": _digest(self.path / "vocabularies.json"),
+            "vocabularies": file_digest(self.path / "vocabularies.json"),
         }
         start = time.monotonic()
 
@@ -201,10 +183,12 @@ class RunFolder:
             attempt["ended"] = "done"
         except RunError as error:
             attempt["ended"] = f"{type(error).__name__}: {error}"
+            if isinstance(error, SourceError):  # which may be a bug of whatever reads data
+                attempt["traceback"] = _traceback(error)
             raise
         except BaseException as error:
             attempt["ended"] = f"crashed: {type(error).__name__}: {error}"
-            attempt["traceback"] = "".join(traceback.format_exception(error, limit=-_FRAMES))
+            attempt["traceback"] = _traceback(error)
             raise
         finally:
             attempt["wall_seconds"] = round(time.monotonic() - start, 3)
@@ -217,105 +201,18 @@ class RunFolder:
                 # Else the error that is under way says more than that it cannot be recorded.
 
 
-def load_run(
-    path: str | Path, checkpoint: str | int = "best", config_file: str | Path | None = None
-) -> Run:
-    """Loads a trained run: its folder is read as data; its experiment file is code, and is run.
-
-    Args:
-      path: the run's folder.
-      checkpoint: "best" (by the headline of its evaluation), "last", or a step.
-      config_file: the experiment file; None for the one that the folder names, where
-        `trusted_experiment_file` lets it.
-
-    Raises:
-      UserError: no run there, or no such checkpoint; or its experiment file must be named; or the
-        folder's numbers are none of that file's.
-      StorageError: the checkpoint, or another file of the folder, is damaged.
-
-    Example:
-        run = load_run("runs/a")
-        logits, state = run.experiment.model.apply({"params": run.params}, tokens)
-    """
-    path = Path(path)
-    for name in ("config.json", "run.json"):
-        if not untrusted.is_there(path / name):
-            raise UserError(f"no run in {path}: it has no config.json and run.json")
-    if not (path / "checkpoints").is_dir():
-        raise UserError(f"the run in {path} has no checkpoint yet")
-    record = _read_object(path / "run.json")
-    if config_file is None:
-        recorded = record.get("config_file")
-        if not isinstance(recorded, str):
-            raise StorageError(f"{path / 'run.json'} is damaged: it names no config_file")
-        config_file = trusted_experiment_file(recorded, path)
-    words = path / "vocabularies.json"
-    if record.get("vocabularies", _digest(words)) != _digest(words):
-        raise StorageError(
-            f"{words} is damaged: it changed since it was written; take another copy's"
-        )
-    module = load_experiment_file(config_file)
-    config = module.get_config()
-    _take_numbers(config, _read_object(path / "config.json"), path, config_file)
-    try:
-        experiment = module.build(config)
-        _check_same_model(path, experiment)
-    except RunError:
-        raise
-    except Exception as error:  # of numbers that do not fit each other, wherever it is noticed
-        raise UserError(
-            f"{config_file} builds nothing of the numbers in {path / 'config.json'}:"
-            f" {type(error).__name__}: {error}"
-        ) from error
-    checkpoints = Checkpoints(path / "checkpoints", keep=1, say=print, read_only=True)
-    try:
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        shapes = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=device),
-            abstract_state(experiment).params,
-        )
-        params, step = checkpoints.restore_params(checkpoint, shapes)
-    finally:
-        checkpoints.close()
-    return Run(path, config, experiment, params, load_vocabularies(words), step)
-
-
-def _take_numbers(config: Any, stored: dict[str, Any], path: Path, file: str | Path) -> None:
-    """Gives a config the numbers of a run, if they are of its kinds."""
-    plain = _plain(config)
-    if plain.keys() != stored.keys():
-        keys = sorted(plain.keys() ^ stored.keys())
-        raise UserError(f"{file} has changed since {path} was run: keys {keys}")
-    for key, value in stored.items():
-        if not _alike(plain[key], value):
-            raise UserError(
-                f"{path / 'config.json'}: {key} is {value!r:.60}, but the value in {file} is"
-                f" {plain[key]!r:.60}; put the right one there"
-            )
-        config[key] = tuple(value) if isinstance(config[key], tuple) else value
-
-
-def _alike(default: Any, value: Any) -> bool:
-    """Whether a value is of the kind of another, as JSON has kinds."""
-    if isinstance(default, list):
-        kinds = {type(item) for item in default}
-        return isinstance(value, list) and all(not kinds or type(v) in kinds for v in value)
-    if isinstance(default, float):
-        return type(value) in (int, float) and abs(value) <= sys.float_info.max or value != value
-    return default is None or type(value) is type(default)
-
-
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a run; StorageError where there is none."""
     try:
         return untrusted.read_object(file)
     except untrusted.Unreadable as error:
         raise StorageError(f"{file} is damaged ({error}); take that of another copy") from error
 
 
-def _digest(file: Path) -> str | None:
+def file_digest(file: Path) -> str | None:
     """Of a file's content; None where there is none to read."""
     try:
-        return hashlib.sha256(untrusted.read_bytes(file)).hexdigest()
+        return hashlib.sha256(untrusted.read_bytes(file, untrusted.JSON_BYTES)).hexdigest()
     except untrusted.Unreadable:
         return None
 
@@ -342,7 +239,7 @@ def parameter_table(params: Any) -> str:
     )
 
 
-def _plain(config: Any) -> dict[str, Any]:
+def plain(config: Any) -> dict[str, Any]:
     """The config as JSON gives it back: tuples become lists."""
     plain: dict[str, Any] = json.loads(json.dumps(dict(config)))
     return plain
@@ -356,6 +253,24 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"cannot use {path} as workdir: no permission to write in {there}")
 
 
+def _agree(failure: RunError | None) -> None:
+    """Sees to it that all processes of a run end where the first cannot begin.
+
+    Raises:
+      RunError: `failure`, and on the others one that points to it.
+    """
+    if jax.process_count() > 1:
+        began = multihost_utils.broadcast_one_to_all(np.int32(failure is None))
+        if not began and failure is None:
+            raise InUseError("the first process of this run cannot begin, and says why")
+    if failure is not None:
+        raise failure
+
+
+def _traceback(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error, limit=-_FRAMES))
+
+
 @contextlib.contextmanager
 def _owned(path: Path) -> Iterator[None]:
     """Holds the lock of a run's folder, in which its owner is named."""
@@ -363,7 +278,7 @@ def _owned(path: Path) -> Iterator[None]:
     lock = FileLock(file)
     if not lock.acquire(wait=False):
         owner = file.read_text(errors="replace").strip()[:200] or "another process"
-        raise UserError(
+        raise InUseError(
             f"{path} is in use by {owner}; wait until that ends, stop it with kill, upon which it"
             " saves, or use another workdir"
         )
@@ -379,7 +294,7 @@ def _owned(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _check_same_model(path: Path, experiment: Experiment) -> None:
+def check_same_model(path: Path, experiment: Experiment) -> None:
     """The config holds the numbers of a run, the experiment file its structure: that counts too."""
     file = path / "model.txt"
     if not file.exists():
@@ -424,7 +339,7 @@ def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> N
 
 def _before(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The former attempts of a run: the latest ones, and sums of those that are not told of."""
-    record = _read_object(file) if file.exists() else {"attempts": []}
+    record = read_object(file) if file.exists() else {"attempts": []}
     attempts = record.get("attempts")
     forgotten = record.get("forgotten", dict.fromkeys(("attempts", *_SECONDS), 0))
     if not isinstance(attempts, list) or not all(

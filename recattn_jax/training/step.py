@@ -86,6 +86,11 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, Any]:
         grads, metrics, carry = gradient(state, batch)
+        norm = optax.tree.norm(grads)
+        if how.skip_nonfinite:
+            # What is left out is what the loop would stop at, and not a single gradient alone.
+            sound = jnp.isfinite(norm) & jnp.isfinite(metrics["loss"].total)
+            grads = jax.tree.map(lambda g: jnp.where(sound, g, jnp.nan), grads)
         updates, opt_state = how.transformation.update(grads, state.opt_state, master(state.params))
         params = optax.apply_updates(state.params, updates)
         ema, taken, skips = averaged(state, params), state.step, {}
@@ -102,7 +107,7 @@ def make_train_step(experiment: Experiment) -> Callable[[TrainState, Batch], Any
                 "skipped": counts.total_notfinite,
                 "skipped_in_a_row": counts.notfinite_count,
             }
-        numbers = {"grad_norm": optax.tree.norm(grads), "learning_rate": rate(taken), **skips}
+        numbers = {"grad_norm": norm, "learning_rate": rate(taken), **skips}
         new = dataclasses.replace(
             state, step=state.step + 1, params=params, opt_state=opt_state, ema=ema, carry=carry
         )

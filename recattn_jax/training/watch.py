@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 WATCHED = ("loss", "grad_norm")
@@ -57,6 +59,12 @@ def not_finite(numbers: Mapping[str, float]) -> str:
     return " and ".join(f"{name.replace('_', ' ')} is {numbers[name]}" for name in bad)
 
 
+@jax.jit
+def all_finite(tree: Any) -> jax.Array:
+    """Whether every number in a tree of arrays is finite."""
+    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
+
+
 def examples_of(rows: Mapping[str, np.ndarray]) -> list[int]:
     """The numbers of the examples in a batch, of this host's rows; none where it cuts a stream."""
     if "example" not in rows:
@@ -97,10 +105,11 @@ class BadStep:
 
     def __str__(self) -> str:
         """For a person, with some of the examples."""
-        named = "".join(f", {number}" for number in self.examples[:_NAMED])
+        named = ", ".join(map(str, self.examples[:_NAMED]))
         more = len(self.examples) - _NAMED
         return (
             f"{self.what} at step {self.step}, batch {self.step - 1} of the training pipeline"
-            + (f", examples{named[1:]}" if named else "")
+            + (f", examples {named}" if named else "")
             + (f" and {more} more" if more > 0 else "")
+            + (" of the first host's rows" if named and jax.process_count() > 1 else "")
         )

@@ -99,7 +99,7 @@ def test_a_run_suffers_everything(story, uninterrupted):
     before = everything_under(story.workdir)
     second = story.fresh().wait()
     owner = f"is in use by process {first.pid} on {socket.gethostname()}, since "
-    assert second.code == 2 and owner in second.text, second
+    assert second.code == 1 and owner in second.text, second
     assert second.text.count("\n") == 2, second  # the summary of the data, and the error
     assert everything_under(story.workdir) == before
     first.kill()

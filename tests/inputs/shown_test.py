@@ -23,7 +23,7 @@ from recattn_jax.data import Labels
 from recattn_jax.data.records import surveyed
 from recattn_jax.errors import UserError
 from recattn_jax.training import load_experiment_file
-from recattn_jax.training.runs import Run
+from recattn_jax.training.loading import Run
 from recattn_jax.untrusted import markdown
 from tests.inputs.mutations import WORDS
 from tests.launch.commands import TINY_SCORED

@@ -11,7 +11,7 @@ from launch import evaluate, generate, report, train
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training import experiment_file
 from recattn_jax.training.experiment_file import CHECKOUT, trusted_experiment_file
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.loading import load_run
 from tests.launch.commands import TINY, TINY_SCORED, everything_under
 
 CONFIG = f"--config={TINY}"
@@ -27,24 +27,24 @@ def put(*files: str) -> None:
 @pytest.mark.parametrize(
     ("recorded", "run", "trusted"),
     [
-        ("mine.py", "runs/a", True),
-        ("code/mine.py", "runs/a", True),
+        ("mine.py", "runs/a", False),
+        ("code/mine.py", "runs/a", False),
         ("runs/a/evil.py", "runs/a", False),
         ("runs/evil.py", "runs/a", False),
         ("runs/b/evil.py", "runs/a", False),
         ("runs/evil.py", "runs/deep/er/a", False),
-        ("mine.py", "a", True),
+        ("mine.py", "a", False),
         ("a/evil.py", "a", False),
-        ("b/mine.py", "a", True),
+        ("b/mine.py", "a", False),
         ("../outside/evil.py", "runs/a", False),
         ("../outside/a/evil.py", "../outside/a", False),
         ("../outside/evil.py", "../outside/a", False),
-        ("mine.py", "../outside/a", True),
-        ("mine.py", "../a", True),  # whose parent holds the current folder
+        ("mine.py", "../outside/a", False),
+        ("mine.py", "../a", False),  # a flat archive, unpacked above
         ("link.py", "runs/a", False),
         ("checkout/experiments/x.py", "runs/a", True),
         ("experiments/x.py", "runs/a", True),  # found in the checkout
-        ("runs/evil.py", "checkout/runs/a", True),  # which is of this folder, not of the run's
+        ("runs/evil.py", "checkout/runs/a", False),
         ("checkout/runs/evil.py", "checkout/runs/a", False),
         ("checkout/experiments/x.py", "checkout/runs/a", True),
     ],

@@ -1,10 +1,13 @@
+import contextlib
 import errno
+import io
 import types
 
 import jax
 import pytest
 from absl import flags
 
+from launch import app
 from recattn_jax.errors import Interrupted, NonFiniteError, StorageError, UserError
 
 
@@ -76,9 +79,24 @@ def test_debug_looks_for_nan_and_leaks_and_leaves_no_trace(call):
 
     seen = []
     call(command_that(look), "--debug")
-    call(command_that(look), "--debug=false")
-    call(command_that(look), "--", "--debug")
-    assert seen == [(True, True), (False, False)]
+    call(command_that(look), "--debug=1")
+    call(command_that(look), "--debug", "--nodebug")
+    call(command_that(look), "--workdir", "--debug")  # the name of a folder
+    assert seen == [(True, True), (True, True), (False, False), (False, False)]
+
+
+def test_a_work_goes_on_that_nobody_hears(call):
+    def work(_):
+        class Gone(io.StringIO):
+            def write(self, text):
+                raise BrokenPipeError
+
+        with contextlib.redirect_stdout(Gone()):
+            app.tell("step 1")
+        seen.append("done")
+
+    seen = []
+    assert call(command_that(work)).code == 0 and seen == ["done"]
 
 
 def test_done_is_zero(call):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from launch import evaluate, generate
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.loading import load_run
 from tests.launch.commands import Result, python_process
 from tests.launch.tiny_scored_experiment import answer, sentence
 

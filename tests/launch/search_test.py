@@ -10,7 +10,7 @@ from launch import search
 from recattn_jax.decoding import Beam, Sampler, Translator
 from recattn_jax.errors import UserError
 from recattn_jax.tasks import SequenceToSequence
-from recattn_jax.training.runs import Run
+from recattn_jax.training.loading import Run
 from tests.training.toy import toy
 
 GREEDY = Sampler(0.0, None, None)

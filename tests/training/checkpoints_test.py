@@ -215,7 +215,7 @@ def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
     with pytest.raises(
-        StorageError, match=r"cannot save in .*No space left on device; last good.*: none"
+        StorageError, match=r"cannot save in .*No space left on device; last checkpoint: none"
     ):
         fit(*toy(), run_folder(tmp_path / "run"), say=print)
 
@@ -224,6 +224,24 @@ def test_where_nothing_was_saved_nothing_is_restored(tmp_path):
     checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1, say=print)
     assert checkpoints.restore(*state_on(MeshShape(data=1))) == (None, {})
     checkpoints.close()
+
+
+def test_the_best_is_never_what_nobody_trained(tmp_path):
+    """A run that was stopped before its first step has saved that."""
+    experiment, _ = toy()
+    with pytest.raises(UserError, match="nothing can be read"):
+        fit(*toy(train=Fails(8, 12, 16, seed=0)), run_folder(tmp_path / "run"), say=print)
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints", keep=1, say=print, read_only=True)
+    with pytest.raises(UserError, match="no evaluated checkpoint"):
+        checkpoints.restore_params("best", abstract_state(experiment).params)
+    checkpoints.close()
+
+
+class Fails(Counting):
+    def batch(self, index):
+        if index < 10**6:
+            raise UserError("nothing can be read")
+        return super().batch(index)
 
 
 def test_notes_come_back_with_the_state(run):

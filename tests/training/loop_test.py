@@ -8,6 +8,7 @@ import signal
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from recattn_jax import errors
@@ -126,6 +127,32 @@ def test_data_that_cannot_be_read_any_more_costs_no_step(tmp_path):
     assert bits(tmp_path / "run", again.step) == bits(tmp_path / "whole", whole.step)
 
 
+def test_a_fault_that_speaks_for_itself_is_kept_as_it_is(tmp_path):
+    broken = Breaking(8, 12, 16, broken=5, error=errors.UserError("text.txt:7: no number"))
+    with pytest.raises(errors.UserError, match="^text.txt:7: no number$"):
+        train(tmp_path / "run", train=broken)
+    assert "5" in {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+
+
+def test_a_validation_split_that_cannot_be_read_is_named(tmp_path):
+    broken = Breaking(8, 12, 16, broken=10**6, error=OSError(5, "Input/output error"))
+    words = r"validation split cannot be evaluated at step 4: .*Input/output error; .* step 3,"
+    with pytest.raises(errors.SourceError, match=words):
+        train(tmp_path / "run", validation=broken)
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert "raise self.error" in record["attempts"][0]["traceback"]
+    train(tmp_path / "run")
+    train(tmp_path / "whole")
+    assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
+
+
+def test_parameters_that_an_update_breaks_are_not_saved(tmp_path):
+    """Loss and gradient of the step are those of the parameters before it."""
+    rate = {"optimizer": optax.sgd(lambda step: jnp.where(step == 5, jnp.inf, 1e-2))}
+    with pytest.raises(errors.NonFiniteError, match="not finite after step 6.*checkpoint: step 4"):
+        train(tmp_path / "run", **rate)
+
+
 @pytest.mark.parametrize("poison", [4, 11])
 def test_a_step_that_is_skipped_leaves_all_as_it_was(tmp_path, poison):
     changes = {"skip_nonfinite": 1, "ema_decay": 0.5, "carry_state": True}
@@ -189,6 +216,7 @@ def test_an_evaluation_without_a_number_stops_the_run(tmp_path):
     empty.epoch = lambda: iter([empty.batch(10**6)])
     with pytest.raises(errors.NonFiniteError, match="validation loss is nan at step 4"):
         train(tmp_path / "run", validation=empty)
+    assert numbers(tmp_path / "run")[-1]["split"] == "validation"  # with what else it says
     assert sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir()) == ["3"]
 
 

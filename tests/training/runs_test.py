@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from recattn_jax.errors import StorageError, UserError
+from recattn_jax.errors import InUseError, StorageError, UserError
 from recattn_jax.locks import FileLock
 from recattn_jax.training import (
     RunFolder,
@@ -201,7 +201,7 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
     path = tmp_path / "run"
     with run_folder(path).begin(experiment, data):
         before = content(path)
-        with pytest.raises(UserError) as caught, run_folder(path).begin(experiment, data):
+        with pytest.raises(InUseError) as caught, run_folder(path).begin(experiment, data):
             pass
         assert content(path) == before
     owner = f"run is in use by process {os.getpid()} on {socket.gethostname()}, since 20"
@@ -213,11 +213,23 @@ def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
         pass
 
 
+def test_a_folder_that_another_run_took_in_between_is_looked_at_again(tmp_path):
+    experiment, data = toy()
+    mine = run_folder(tmp_path, seed=1)  # opened while the folder was empty
+    with run_folder(tmp_path, seed=0).begin(experiment, data):
+        pass
+    with (
+        pytest.raises(UserError, match=r"another config \(seed: 0 there, 1 now"),
+        mine.begin(experiment, data),
+    ):
+        pass
+
+
 def test_an_owner_that_has_not_said_its_name_yet_is_one_too(tmp_path):
     experiment, data = toy()
     with FileLock(tmp_path / "run.lock"):
         with (
-            pytest.raises(UserError, match="in use by another process;"),
+            pytest.raises(InUseError, match="in use by another process;"),
             run_folder(tmp_path).begin(experiment, data),
         ):
             pass
