@@ -221,13 +221,25 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
     except Exception as error:
         if debug:
             print(shown(traceback.format_exc()), file=sys.stderr)
-        if isinstance(error, RunError):
-            _leave(error.exit_code, f"error: {error}")
-        if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
-            _leave(StorageError.exit_code, f"error: {error}")
-        if isinstance(error, OSError) and error.errno in _PATH_ERRNOS and error.filename:
-            _leave(UserError.exit_code, f"error: {error}; give another path")
-        _leave(EXIT_BUG, f"error: {_unforeseen(error)}")
+        code = exit_code(error)
+        if isinstance(error, RunError) or code == StorageError.exit_code:
+            _leave(code, f"error: {error}")
+        if code == UserError.exit_code:
+            _leave(code, f"error: {error}; give another path")
+        _leave(code, f"error: {_unforeseen(error)}")
+
+
+def exit_code(error: BaseException) -> int:
+    """The code that a process ends with because of an error."""
+    if isinstance(error, RunError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_KILLED
+    if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
+        return StorageError.exit_code
+    if isinstance(error, OSError) and error.errno in _PATH_ERRNOS and error.filename:
+        return UserError.exit_code
+    return EXIT_BUG
 
 
 def _unforeseen(error: Exception) -> str:

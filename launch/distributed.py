@@ -9,17 +9,20 @@ Under `srun` and `mpirun` jax gives each process one device, the one that its nu
 says; told what to join, a process has all that it sees.
 """
 
+import atexit
 import contextlib
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 from absl import flags
 
-from recattn_jax.errors import Interrupted, RunError, UserError
+from launch import app
+from recattn_jax.errors import Interrupted, RunError, UserError, summary
 
 # Variables that are there in every process, and the one among them that counts the processes.
 _OPEN_MPI = "OMPI_COMM_WORLD_SIZE"
@@ -48,6 +51,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 class NotJoined(RunError):
     """The others were not found in time, or a port is taken: it may go better another time."""
+
+    exit_code = 1
+
+
+class LostError(RunError):
+    """A step failed as it does when another process is gone: it may go better another time."""
 
     exit_code = 1
 
@@ -83,8 +92,23 @@ def joined(flag_values: flags.FlagValues) -> Iterator[None]:
     except Interrupted:  # which all are, at the same step
         jax.distributed.shutdown()
         raise
-    # After any other error the others may still be in a step, and would be waited for.
+    except BaseException as error:
+        # The others may still be in a step. At its end Python would run what jax has registered
+        # there, which waits for them; what is registered later is run before that.
+        atexit.register(_leave, app.exit_code(error))
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            raise LostError(
+                f"a step failed, as it does when another process of this run is gone:"
+                f" {summary(error)}; what the others say comes first"
+            ) from error
+        raise
     jax.distributed.shutdown()
+
+
+def _leave(code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def found(environment: Mapping[str, str]) -> bool:

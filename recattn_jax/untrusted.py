@@ -30,7 +30,7 @@ _HARMFUL = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
 _SPACES = re.compile("[\t\n]")
-_MARKUP = re.compile(r"([\\`*_~&\[\]<>|])")
+_MARKUP = re.compile(r"([\\`*~&\[\]<>|])")
 
 
 class Unreadable(ValueError):

@@ -314,7 +314,7 @@ def _command(suite: Suite, argv: Sequence[str]) -> None:
     if not result.rows:
         raise app.UsageError(f"--only={values.only}: nothing of this suite has that in its name")
     for table in suite.tables(result.rows):
-        print(f"\n{table.title}\n\n{as_markdown(table.cells, table.columns)}")
+        print(f"\n{table.title}\n\n{as_markdown(table.cells, table.columns, markup=True)}")
     print(f"\n{result.minutes:.1f} minutes")
     if values.record:
         path = RESULTS / f"{suite.name}.json"

@@ -72,7 +72,7 @@ def _section(suite: Suite, result: Result | None) -> str:
     else:
         parts += [ran_on(result), *(f"{line}." for line in result.left_out)]
         for table in suite.tables(result.rows):
-            parts += [f"**{table.title}**", as_markdown(table.cells, table.columns)]
+            parts += [f"**{table.title}**", as_markdown(table.cells, table.columns, markup=True)]
         parts.append(f"![{title}](results/{suite.name}.png)")
     return "\n" + "\n\n".join(parts) + "\n"
 

@@ -214,10 +214,21 @@ def as_text(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(cells).rstrip() for cells in lines)
 
 
-def as_markdown(rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
-    """The table for a page; what runs say of themselves is text in it, and no markup."""
-    escaped = [list(map(markdown, row)) for row in rows]
-    lines = _aligned(escaped, "-", list(map(markdown, columns)))
+def as_markdown(
+    rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS, markup: bool = False
+) -> str:
+    """The table for a page.
+
+    Args:
+      rows: the cells. What runs say of themselves is text, and no markup.
+      columns: their names.
+      markup: whether the cells are Markdown, as our own may be.
+    """
+
+    def cell(text: str) -> str:
+        return text.replace("|", "\\|") if markup else markdown(text)
+
+    lines = _aligned([list(map(cell, row)) for row in rows], "-", list(map(cell, columns)))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import logging
+import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -140,7 +142,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(path.absolute(), options=options)
         except OSError as error:
-            raise StorageError(f"cannot open checkpoints in {path}: {summary(error)}") from error
+            raise StorageError(f"cannot open checkpoints in {path}: {_reason(error)}") from error
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, good or not, oldest first."""
@@ -262,7 +264,7 @@ class Checkpoints:
         try:
             restored = manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         except Exception as error:  # damage shows as any exception at all, even a bare one
-            reason = summary(error)
+            reason = _reason(error)
             raise StorageError(
                 f"checkpoint of step {step} in {self.path} cannot be read: {reason};"
                 " choose another with --checkpoint"
@@ -300,7 +302,7 @@ class Checkpoints:
             items = ocp.args.Composite(meta=ocp.args.JsonRestore())
             meta = dict(self._manager.restore(step, args=items)["meta"])
         except Exception as error:  # damage shows as any exception at all, even a bare one
-            return None, f"unreadable ({summary(error)})"
+            return None, f"unreadable ({_reason(error)})"
         if meta.keys() == _BEFORE_CHECKSUMS:
             return {**meta, "notes": {}}, ""
         if meta.get("checksum") != checksum(meta):
@@ -315,7 +317,7 @@ class Checkpoints:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             state = self._manager.restore(step, args=items)["state"]
         except Exception as error:  # damage shows as any exception at all, even a bare one
-            return None, None, f"unreadable ({summary(error)})"
+            return None, None, f"unreadable ({_reason(error)})"
         now = digest(state)
         differs = _difference(meta["digest"], now) or _difference(now, meta["digest"])
         if differs:
@@ -344,10 +346,10 @@ class Checkpoints:
             write()
         except Exception as error:  # a full disk shows as OSError, ValueError or RuntimeError
             if self._read_only:
-                raise StorageError(f"cannot close {self.path}: {summary(error)}") from error
+                raise StorageError(f"cannot close {self.path}: {_reason(error)}") from error
             whole = self._clear_up()
             raise StorageError(
-                f"cannot save in {self.path}: {summary(error)}; last checkpoint:"
+                f"cannot save in {self.path}: {_reason(error)}; last checkpoint:"
                 f" {f'step {whole[-1]}' if whole else 'none'}; once it can be written to, the same"
                 " command goes on"
             ) from error
@@ -368,6 +370,14 @@ class Checkpoints:
 def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
     """First path of `now` whose digest is not the saved one."""
     return next((name for name in sorted(now) if saved.get(name) != now[name]), "")
+
+
+def _reason(error: Exception) -> str:
+    """What an error says; of TensorStore's long stories the code at their end, in words."""
+    code = re.search(r"os_error_code='(\d+)'", str(error))
+    if code:
+        return os.strerror(int(code[1]))
+    return error.strerror if isinstance(error, OSError) and error.strerror else summary(error)
 
 
 def _as_float32(abstract: Any) -> Any:

@@ -41,7 +41,7 @@ def test_a_finished_run_is_recorded_once(call, committed):
     first = call(report, "--record")
     assert first.code == 0, first.err
     assert "killed: left out: it has not finished: running or killed\n" in first.out
-    assert re.search("elsewhere: left out: its experiment file .*mine.py is not in", first.out)
+    assert re.search("elsewhere: left out: .*mine.py, which is code", first.out)
     assert "\nfinished: bits_per_byte" in first.out and "1 results in" in first.out
     line, page = (committed / "results.jsonl").read_bytes(), (committed / "RESULTS.md").read_bytes()
 

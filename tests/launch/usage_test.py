@@ -144,6 +144,9 @@ def test_what_a_run_does_not_have_is_refused(refused, trained):
 
 
 def test_vocabularies_that_are_not_the_runs_are_refused(refused, trained):
+    record = json.loads(Path("run/run.json").read_text())
+    record.pop("vocabularies")  # or the file would be said to be damaged
+    Path("run/run.json").write_text(json.dumps(record))
     stored = {"text": {"kind": "char", "characters": "abc"}}
     Path("run/vocabularies.json").write_text(json.dumps(stored))
     message = refused(evaluate, "--workdir=run")
