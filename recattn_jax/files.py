@@ -2,10 +2,11 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from recattn_jax.errors import StorageError
+from recattn_jax.errors import StorageError, UserError
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -27,6 +28,47 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):  # on a full disk its room is needed
             partial.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Gives an empty folder, which takes the place of `path` when the body has ended.
+
+    So a folder is there with all that belongs in it, or not at all. A failure leaves nothing; a
+    kill leaves a folder beside it, whose name ends with `.partial`.
+
+    Args:
+      path: there is nothing yet; folders above it are made.
+
+    Yields:
+      Where to write.
+
+    Raises:
+      UserError: there is something, or no folder can be made there.
+      StorageError: it cannot be written.
+    """
+    if os.path.lexists(path):
+        raise UserError(f"{path} exists; name a folder that does not")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot create {path}: {error.strerror}") from error
+    try:
+        yield partial
+        for file in (*partial.iterdir(), partial):
+            descriptor = os.open(file, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        if os.path.lexists(path):
+            raise UserError(f"{path} exists by now; name a folder that does not")
+        partial.rename(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 @contextlib.contextmanager

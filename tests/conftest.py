@@ -17,6 +17,7 @@ os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 gc.set_threshold(1_000_000, 20, 100)  # tracing makes many objects and few cycles
 
 import jax  # noqa: E402  (platform and flags must be chosen before the import)
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", 8)
@@ -29,6 +30,14 @@ def short_blocks() -> None:
     from recattn_jax.kernels import recurrence  # noqa: PLC0415  (after the checks of types are set up)
 
     recurrence.BLOCK = 4
+
+
+@pytest.fixture
+def any_shape() -> Iterator[None]:
+    """Lets sizes be symbols, as jax.export has them, where annotations that are checked say int."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 LONGEST = ("faults_test.py", "readme_test.py", "imports_test.py")

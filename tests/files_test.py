@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from recattn_jax.errors import NonFiniteError, StorageError
-from recattn_jax.files import closing, write_atomically
+from recattn_jax.errors import NonFiniteError, StorageError, UserError
+from recattn_jax.files import closing, new_folder, write_atomically
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
@@ -40,3 +40,48 @@ def test_the_first_error_is_heard_and_the_second_said():
     with closing(lambda: closed.append(True), said.append):
         assert not closed
     assert closed == [True] and len(said) == 1
+
+
+def test_a_folder_is_there_with_all_of_it_or_not_at_all(tmp_path):
+    path = tmp_path / "above" / "folder"
+    with new_folder(path) as partial:
+        (partial / "file").write_text("some")
+        assert not path.exists() and partial.name.endswith(".partial")
+    assert [file.name for file in path.parent.iterdir()] == ["folder"]
+    assert (path / "file").read_text() == "some"
+    with pytest.raises(NonFiniteError), new_folder(tmp_path / "other") as partial:
+        (partial / "file").write_text("some")
+        raise NonFiniteError("nan")
+    assert [file.name for file in tmp_path.iterdir()] == ["above"]
+
+
+def test_a_folder_that_is_there_is_left_alone(tmp_path):
+    path = tmp_path / "folder"
+    path.mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    for there in (path, tmp_path / "link"):
+        with pytest.raises(UserError, match=f"{there.name} exists"), new_folder(there):
+            raise AssertionError("not reached")
+    path.rmdir()
+    with pytest.raises(UserError, match="folder exists by now"), new_folder(path) as partial:
+        (partial / "file").write_text("ours")
+        path.mkdir()
+        (path / "file").write_text("theirs")
+    assert (path / "file").read_text() == "theirs"
+    below = path / "file" / "below"
+    with pytest.raises(UserError, match="create .*below: Not a directory"), new_folder(below):
+        raise AssertionError("not reached")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["folder", "link"]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "rename"])
+def test_a_folder_on_a_full_disk_leaves_nothing(tmp_path, monkeypatch, broken):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, broken, full)
+    path = tmp_path / "folder"
+    said = pytest.raises(StorageError, match="cannot write .*folder: .*No space left")
+    with said, new_folder(path) as partial:
+        (partial / "file").write_text("some")
+    assert not list(tmp_path.iterdir())

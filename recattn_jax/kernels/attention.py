@@ -232,9 +232,11 @@ def sequence_attention(
     (1, 2, 6, 6)
     """
     length = queries.shape[1]
-    size = max(LEAST_BLOCK, -(-length // BLOCKS))
-    # A mesh may have split time already, which slices would gather.
-    if not (reach.causal and backends.one_cpu() and length > size):
+    # A mesh may have split time already, which slices would gather; an exported program may be for
+    # every length, which is no number then.
+    sliced = reach.causal and backends.one_cpu() and isinstance(length, int)
+    size = max(LEAST_BLOCK, -(-length // BLOCKS)) if sliced else length
+    if not (sliced and length > size):
         return document_attention(queries, keys, values, marks, marks, reach, scoring)
     mixed, weights = [], []
     for start in range(0, length, size):
@@ -288,7 +290,7 @@ def windowed_attention(
     length, window = queries.shape[1], reach.window
     if window is None:
         raise ValueError("windowed_attention: reach.window must be a number of steps")
-    if length <= window:
+    if isinstance(length, int) and length <= window:  # where any length is meant, blocks serve all
         return sequence_attention(queries, keys, values, marks, reach, scoring)
     blocks = -(-length // window)
     around = (-1, 0) if reach.causal else (-1, 0, 1)
