@@ -19,7 +19,7 @@ from absl import flags
 from launch import app
 from recattn_jax.errors import UserError
 from recattn_jax.training.exporting import export_run
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.loading import load_run
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:

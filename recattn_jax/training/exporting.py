@@ -19,10 +19,10 @@ from recattn_jax.files import new_folder
 from recattn_jax.layers.base import Context
 from recattn_jax.tasks import Classification, LanguageModel, Tagging
 from recattn_jax.training.experiment import Experiment
+from recattn_jax.training.loading import Run
 from recattn_jax.training.machine import commit, versions
 from recattn_jax.training.metrics import read_records
 from recattn_jax.training.precision import path_name
-from recattn_jax.training.runs import Run
 
 FORMAT = 1
 PLATFORMS = ("cpu", "cuda", "tpu")

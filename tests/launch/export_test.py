@@ -10,7 +10,7 @@ import pytest
 
 from launch import export, generate
 from recattn_jax.layers.base import Context
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.loading import load_run
 from tests.launch.commands import everything_under
 from tests.oracles import assert_close, oracle
 

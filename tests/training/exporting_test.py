@@ -33,7 +33,7 @@ from recattn_jax.models import Joint, Max, PerStep, SequenceModel
 from recattn_jax.tasks import Answers, Classification, LanguageModel, Tagging, losses
 from recattn_jax.training import exporting
 from recattn_jax.training.exporting import export_run
-from recattn_jax.training.runs import Run
+from recattn_jax.training.loading import Run
 from tests.oracles import assert_close, oracle
 from tests.training.toy import toy
 
