@@ -47,6 +47,8 @@ class Cell(NamedTuple):
     project: Callable[[Weights, Any], Any]
     merge: Callable[[Any, Array], Any]
     advance: Callable[..., Carry]
+    view: Callable[..., dict[str, Array]] | None = None
+    """Of the arguments of `advance`: its gates as they act, by name, for whoever looks inside."""
 
 
 def scan_cell(
@@ -113,6 +115,77 @@ def scan_cell(
     hidden, last = _compiled_scan(cell, block, remat_every, fixed, chains)
     hidden_BTP = jnp.concatenate([jnp.swapaxes(h_TBP, 0, 1) for h_TBP in hidden])
     return hidden_BTP, jax.tree.map(lambda *parts: jnp.concatenate(parts), *last)
+
+
+class Traced(NamedTuple):
+    """A recurrence with all that it went through.
+
+    Attributes:
+      hidden: `[B, T, P]`, the hidden states.
+      carry: the last carry.
+      carries: after each step, arrays `[B, T, ...]`.
+      gates: by name, arrays `[B, T, H]`, as `Cell.view` gives them; {} of a cell without.
+    """
+
+    hidden: Array
+    carry: Carry
+    carries: Carry
+    gates: dict[str, Array]
+
+
+def trace_cell(
+    cell: Cell,
+    weights: Weights,
+    recurrent_kernel: Float[Array, "*N _ G H"],
+    x: Any,
+    carry: Carry,
+    starts: Mask | None = None,
+    keep: Mask | None = None,
+    *,
+    step_weights: tuple[Any, ...] = (),
+    drop: Float[Array, "B _ _"] | None = None,
+) -> Traced:
+    """Runs a cell as it is written, one step after the other, and keeps everything.
+
+    The reference of `scan_cell`: the same values, in more time and memory, for looking inside.
+
+    Args:
+      cell: the cell's functions.
+      weights: as in `scan_cell`, like all that follow.
+      recurrent_kernel: `[P, G, H]` or `[N, K, G, K]`.
+      x: inputs `[B, T, D]`, or a pytree of arrays `[B, T, ...]`.
+      carry: arrays `[B, ...]`, the hidden state first.
+      starts: `[B, T]`, true where the carry is set to zeros before the step.
+      keep: `[B, T]`, false where the step is padding.
+      step_weights: what `cell.advance` takes beside the carry and the gates.
+      drop: `[B, T, P]` or `[B, 1, P]`.
+
+    Returns:
+      Hidden states, the last carry, and carries and gates of every step.
+
+    >>> cell = Cell(affine, jnp.add, lambda carry, gates: (jnp.tanh(gates[:, 0]),))
+    >>> weights = jnp.ones((3, 1, 2)), jnp.zeros((1, 2))
+    >>> x, carry = jnp.ones((5, 7, 3)), (jnp.zeros((5, 2)),)
+    >>> trace_cell(cell, weights, jnp.ones((2, 1, 2)), x, carry).carries[0].shape
+    (5, 7, 2)
+    """
+    every = drop[:, 0] if drop is not None and drop.shape[1] == 1 else None
+    masks = _Masks(starts, keep, drop if every is None else None)
+    recur = recurrent_products(recurrent_kernel, steps=1).forward
+
+    def step(carry: Carry, inputs: Any) -> tuple[Carry, Any]:
+        x, now = inputs
+        before = _reset(carry, now.starts)
+        recurrent = recur(_drop(before[0], every, now.drop))
+        gates = cell.merge(cell.project(weights, x), recurrent)
+        view = {} if cell.view is None else cell.view(before, gates, *step_weights)
+        after = _select(now.keep, cell.advance(before, gates, *step_weights), carry)
+        return after, (after, view)
+
+    over_time = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), (x, masks))
+    last, seen = jax.lax.scan(step, carry, over_time)
+    carries, gates = jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), seen)
+    return Traced(carries[0], last, carries, gates)
 
 
 class _Fixed(NamedTuple):

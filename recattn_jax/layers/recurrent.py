@@ -93,6 +93,9 @@ class Recurrent(SequenceLayer):
     gate of a unit together: `input_kernel [D, G, H]`, `recurrent_kernel [H, G, H]`, `bias [G, H]`.
     The carry is float32, or wider where x is.
 
+    With `mutable=["intermediates"]` it runs as it is written, step after step, and what it goes
+    through comes out too: `carries`, arrays `[B, T, H]`, and `gates` as they act, by name.
+
     Attributes:
       features: units H.
       noise: what is random where rng streams are given.
@@ -116,6 +119,9 @@ class Recurrent(SequenceLayer):
         """One step, elementwise and without parameters: `(carry, gates [B, G, H]) -> carry`."""
         raise NotImplementedError
 
+    view: ClassVar[Callable[..., dict[str, Array]] | None] = None
+    """Of the arguments of `advance`, the gates as they act, by name; None names none."""
+
     @property
     def bias_init(self) -> nn.initializers.Initializer:
         """How `bias [G, H]` starts."""
@@ -124,7 +130,7 @@ class Recurrent(SequenceLayer):
     @property
     def cell(self) -> recurrence.Cell:
         """The functions of the cell; the same ones each time, so that programs are found again."""
-        return recurrence.Cell(products.affine, operator.add, self.advance)
+        return recurrence.Cell(products.affine, operator.add, self.advance, self.view)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -199,7 +205,7 @@ class Recurrent(SequenceLayer):
             masks = [self.noise.zoneout_mask(self, (batch, length, size), dtype) for size in zoned]
             missing = (None,) * (self.leaves - len(zoned))
             cell, inputs = cells.zoneout(cell), (inputs, (*masks, *missing))
-        hidden_BTP, carry = self.run(
+        hidden_BTP, carry = self._run_or_trace(
             cell,
             self.project_weights(
                 partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)
@@ -214,6 +220,17 @@ class Recurrent(SequenceLayer):
             remat_every=self.remat_every,
         )
         return hidden_BTP.astype(x.dtype), RecurrentState(carry, steps.segment)
+
+    def _run_or_trace(
+        self, cell: recurrence.Cell, *arguments: Any, remat_every: int | None, **options: Any
+    ) -> tuple[Float[Array, "B T P"], recurrence.Carry]:
+        """`run`; where the caller collects `intermediates` the reference, which keeps them."""
+        if not self.is_mutable_collection("intermediates"):
+            return self.run(cell, *arguments, remat_every=remat_every, **options)
+        traced = recurrence.trace_cell(cell, *arguments, **options)
+        self.sow("intermediates", "carries", traced.carries)
+        self.sow("intermediates", "gates", traced.gates)
+        return traced.hidden, traced.carry
 
 
 class RNN(Recurrent):

@@ -47,6 +47,7 @@ class SLSTM(Recurrent):
     leaves = 4
     zoned = 1
     advance = staticmethod(cells.advance_slstm)
+    view = staticmethod(cells.view_slstm)
 
     @property
     def recurrent_shape(self) -> tuple[int, ...]:
