@@ -22,12 +22,24 @@ import absl.logging
 import jax
 from absl import flags
 
-from recattn_jax.errors import Interrupted, RunError, StorageError, UserError
+from recattn_jax.errors import Interrupted, RunError, StorageError, UserError, summary
+from recattn_jax.untrusted import brief, shown
 
 EXIT_BUG = 1
 EXIT_KILLED = 130
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+# What is said of a path that someone gave: too long, a link to itself, a folder for a file, ...
+_PATH_ERRNOS = (
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.EEXIST,
+    errno.EACCES,
+    errno.EPERM,
+)
+_LONGEST_NAME = 100
 _HELP = ("-h", "-help", "--help", "--helpshort", "--helpfull")
 
 Command = Callable[[flags.FlagValues, list[str]], tuple[list[str], Callable[[], None]]]
@@ -94,6 +106,10 @@ def _parse(command: Command, doc: str | None, argv: list[str]) -> Callable[[], N
         print(_help(flag_values, doc))
         raise SystemExit(0)
     argv, main = command(flag_values, argv)
+    for argument in argv[1:]:
+        name = argument.partition("=")[0]
+        if name.startswith("-") and len(name) > _LONGEST_NAME:  # absl would look for one like it
+            raise UserError(f"unknown flag {name:.40}...")
     try:
         rest = flag_values(argv)
     except flags.UnrecognizedFlagError as error:
@@ -145,6 +161,11 @@ def define_run_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags of every command that reads a trained run."""
     flags.DEFINE_string("workdir", None, "folder of the run to read", flag_values=flag_values)
     flags.DEFINE_string(
+        "config", None, "the run's experiment file, which is code and is run; default: the one that"
+        " the folder names, if it lies in this checkout or below this folder and cannot have come"
+        " with the run", flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_string(
         "checkpoint", "best", "which checkpoint: best, last or a step", flag_values=flag_values
     )
 
@@ -180,7 +201,7 @@ def checkpoint(text: str) -> str | int:
     """
     if text in ("best", "last"):
         return text
-    if not text.isdecimal():
+    if not text.isdecimal() or len(text) > 18:
         raise UserError(f"--checkpoint={text}: expected best, last or a step")
     return int(text)
 
@@ -210,6 +231,8 @@ def exit_codes(debug: bool = False) -> Iterator[None]:
             _leave(error.exit_code, f"error: {error}")
         if isinstance(error, OSError) and error.errno in _STORAGE_ERRNOS:
             _leave(StorageError.exit_code, f"error: {error}")
+        if isinstance(error, OSError) and error.errno in _PATH_ERRNOS and error.filename:
+            _leave(UserError.exit_code, f"error: {error}; give another path")
         _leave(EXIT_BUG, f"error: {_unforeseen(error)}")
 
 
@@ -219,18 +242,18 @@ def _unforeseen(error: Exception) -> str:
     ours = [f for f in frames if Path(f.filename).is_relative_to(_CHECKOUT)] or frames
     place = f" ({Path(ours[-1].filename).name}, line {ours[-1].lineno})" if ours else ""
     return (
-        f"unforeseen {type(error).__name__}: {error}{place}; please report it with what the same"
-        " command says with --debug"
+        f"unforeseen {summary(error)}{place}; please report it with what the same command says"
+        " with --debug"
     )
 
 
 def _leave(code: int, message: str) -> NoReturn:
-    print(" ".join(message.split()), file=sys.stderr)
+    print(brief(shown(" ".join(message.split()))), file=sys.stderr)
     raise SystemExit(code) from None
 
 
 def _hush() -> None:
     # What libraries log (a folder is read-only, an accelerator is there but not used) is for their
-    # authors; what a user must know, we say.
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    # authors; what a user must know, we say. That holds for their errors too, which we get as well.
+    absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)

@@ -34,7 +34,7 @@ from launch.compile_report import Check
 from recattn_jax.analysis.results import read_results
 from recattn_jax.errors import UserError
 from recattn_jax.training import Experiment, MeshShape
-from recattn_jax.training.runs import CHECKOUT
+from recattn_jax.training.experiment_file import CHECKOUT
 from recattn_jax.training.sharding import AXES, check_batch
 from recattn_jax.training.state import abstract_state
 

@@ -12,8 +12,7 @@ from launch.chips import Topology
 from launch.compile_report import Check
 from recattn_jax.errors import StorageError
 from recattn_jax.files import write_atomically
-from recattn_jax.training.machine import cores
-from recattn_jax.training.runs import commit
+from recattn_jax.training.machine import commit, cores
 
 NAME = "compile_checks.jsonl"
 _TITLE = """

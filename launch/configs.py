@@ -120,10 +120,7 @@ def load(path: str) -> tuple[ModuleType, config_dict.ConfigDict]:
     Raises:
       UserError: there is no such file, it is no Python, or it is no experiment.
     """
-    try:
-        experiment_file = load_experiment_file(path)
-    except SyntaxError as error:
-        raise UserError(f"{error.filename}, line {error.lineno}: {error.msg}") from error
+    experiment_file = load_experiment_file(path)
     config = experiment_file.get_config()
     if not isinstance(config, config_dict.ConfigDict):
         raise UserError(

@@ -4,7 +4,6 @@ python -m launch.evaluate --workdir=runs/a --split=validation
 python -m launch.evaluate --workdir=runs/b --split=test --beams=4 --length_penalty=0.6
 """
 
-import functools
 import json
 import sys
 from collections.abc import Callable, Sequence
@@ -14,8 +13,9 @@ from typing import Any
 from absl import flags
 
 from launch import app, search
-from recattn_jax.analysis.figures import confusion
-from recattn_jax.data import Data, Record
+from recattn_jax import untrusted
+from recattn_jax.analysis.figures import MOST_CLASSES, confusion
+from recattn_jax.data import Data, Labels, Record
 from recattn_jax.errors import UserError
 from recattn_jax.tasks.base import Labelled
 from recattn_jax.training.evaluation import See, evaluate
@@ -35,7 +35,11 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     )  # fmt: skip
 
     def main() -> None:
-        run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
+        run = load_run(
+            app.required(flag_values, "workdir"),
+            app.checkpoint(flag_values.checkpoint),
+            flag_values.config,
+        )
         run = search.with_search(run, flag_values)
         data = run.experiment.data()
         if flag_values.split not in data.evaluation:
@@ -44,12 +48,16 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         check_vocabularies(run, data)
         pipeline = data.evaluation[flag_values.split]
         see = drawer(run, Path(flag_values.figure)) if flag_values.figure else None
-        say = functools.partial(print, file=sys.stderr)
-        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, say, see)
+        metrics = evaluate(run.experiment, run.params, pipeline, run.vocabularies, explain, see)
         line = {"workdir": str(run.path), "step": run.step, "split": flag_values.split}
         print(json.dumps(line | search.given(flag_values) | metrics), flush=True)
 
     return argv, main
+
+
+def explain(text: str) -> None:
+    """Shows lines about the scores, in which names of classes may come from anybody."""
+    print(untrusted.shown(text), file=sys.stderr)
 
 
 def drawer(run: Run, file: Path) -> See:
@@ -62,8 +70,13 @@ def drawer(run: Run, file: Path) -> See:
     if not isinstance(task, Labelled):
         kind = type(task).__name__
         raise UserError(f"--figure draws a classifier's confusion matrix; {run.path} is a {kind}")
-    if file.suffix != ".png" or not file.parent.is_dir():
+    if file.suffix != ".png" or not file.parent.is_dir() or file.is_dir():
         raise UserError(f"--figure={file}: expected a file.png in a folder that exists")
+
+    labels = [v for v in run.vocabularies.values() if isinstance(v, Labels)]
+    most = max(map(len, (v.names for v in labels)), default=0)
+    if most > MOST_CLASSES:
+        raise UserError(f"--figure: {most} classes, and no more than {MOST_CLASSES} can be drawn")
 
     def draw(predictions: Sequence[Any], records: Sequence[Record]) -> None:
         counts_CC, names = task.confusion(predictions, records, run.vocabularies)

@@ -1,4 +1,4 @@
-"""Applies a trained model: goes on from a prompt or a table, or answers stdin line by line.
+r"""Applies a trained model: goes on from a prompt or a table, or answers stdin line by line.
 
 A language model writes the prompt and then text, as it comes:
 
@@ -17,6 +17,9 @@ a case of a .ts file, sound as the path of a wav file.
 A model that forecasts reads a table like the one it was trained on, and writes one that goes on:
 
   python -m launch.generate --workdir=runs/c < table.csv
+
+What goes to a file or a pipe is what the model says; on a terminal what would steer it (escape
+sequences and other control characters) is shown, as in \x1b.
 """
 
 import io
@@ -37,6 +40,7 @@ from recattn_jax.errors import UserError
 from recattn_jax.tasks import Regression, Scored
 from recattn_jax.training.prediction import LinePredictor
 from recattn_jax.training.runs import Run, load_run
+from recattn_jax.untrusted import shown
 
 LANGUAGE_MODEL_FLAGS = ("prompt", "tokens", "temperature", "top_k", "top_p", "seed", "stop")
 
@@ -67,7 +71,11 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     )  # fmt: skip
 
     def main() -> None:
-        run = load_run(app.required(flag_values, "workdir"), app.checkpoint(flag_values.checkpoint))
+        run = load_run(
+            app.required(flag_values, "workdir"),
+            app.checkpoint(flag_values.checkpoint),
+            flag_values.config,
+        )
         run = search.with_search(run, flag_values)
         # A terminal that cannot show a character gets a question mark, not an end.
         if isinstance(sys.stdout, io.TextIOWrapper):
@@ -106,7 +114,12 @@ def answer_lines(run: Run) -> None:
                     " than the rows of training",
                     file=sys.stderr,
                 )
-            print(answer, flush=True)
+            print(visible(answer), flush=True)
+
+
+def visible(text: str) -> str:
+    """The text, and on a terminal no more than text."""
+    return shown(text) if sys.stdout.isatty() else text
 
 
 def forecast_table(run: Run) -> None:
@@ -123,7 +136,7 @@ def forecast_table(run: Run) -> None:
     inputs = jnp.asarray(steps.of_series(values)[None])
     forecast, _ = jax.jit(run.experiment.model.apply)({"params": run.params}, inputs)
     rows = steps.unscaled(np.asarray(forecast[0]))
-    print(",".join([time, *columns.names]))
+    print(visible(",".join([time, *columns.names])))
     for moment, row in zip(later(times, len(rows)), rows, strict=True):
         print(",".join([moment, *(f"{value:.9g}" for value in row)]))
 
@@ -148,7 +161,7 @@ def continue_prompt(run: Run, flag_values: flags.FlagValues) -> None:
         stop_at_separator=flag_values.stop,
     )
     for text in itertools.chain([prompt], texts(tokenizer, ids), ["\n"]):
-        sys.stdout.write(text)
+        sys.stdout.write(visible(text))
         sys.stdout.flush()
 
 

@@ -5,6 +5,7 @@ from io import BufferedIOBase
 from typing import TypeVar
 
 from recattn_jax.errors import UserError
+from recattn_jax.untrusted import LINE_BYTES
 
 CHUNK = 1 << 16  # bytes; what a pipe of Linux holds
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -27,8 +28,8 @@ def arriving(stream: BufferedIOBase, read: Callable[[str], Line]) -> Iterator[li
       What was made of one or more lines, in their order.
 
     Raises:
-      UserError: a line is not UTF-8, or `read` refused it; names its number. Lines before it have
-        been yielded.
+      UserError: a line is not UTF-8, or too long, or `read` refused it; names its number. Lines
+        before it have been yielded.
     """
     number = 0
     for lines in _whole(stream):
@@ -47,11 +48,14 @@ def arriving(stream: BufferedIOBase, read: Callable[[str], Line]) -> Iterator[li
 
 
 def _whole(stream: BufferedIOBase) -> Iterator[list[bytes]]:
-    rest = b""
+    rest, number = b"", 1
     while piece := stream.read1(CHUNK):
         *lines, rest = (rest + piece).split(b"\n")
         if lines:
             yield lines
+        number += len(lines)
+        if len(rest) > LINE_BYTES:
+            raise UserError(f"stdin, line {number}: longer than {LINE_BYTES} bytes; cut it")
     if rest:
         yield [rest]
 

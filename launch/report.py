@@ -7,6 +7,7 @@ The second evaluates every finished run that experiments/results.jsonl does not 
 line for it, and makes experiments/RESULTS.md and its figure anew.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,14 @@ from recattn_jax.analysis.results import (
 )
 from recattn_jax.errors import RunError, UserError
 from recattn_jax.training.evaluation import evaluate
+from recattn_jax.training.experiment_file import (
+    CHECKOUT,
+    load_experiment_file,
+    trusted_experiment_file,
+)
 from recattn_jax.training.metrics import write_atomically
-from recattn_jax.training.runs import CHECKOUT, load_experiment_file, load_run
+from recattn_jax.training.runs import load_run
+from recattn_jax.untrusted import markdown, one_line
 
 FOLDER = CHECKOUT / "experiments"
 FIGURE = "results.png"
@@ -53,7 +60,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
     )
 
     def main() -> None:
-        root = Path(flag_values.workdir)
+        root = Path(app.required(flag_values, "workdir"))
         if not root.is_dir():
             raise UserError(f"--workdir={root}: no such folder")
         if flag_values.record:
@@ -75,32 +82,39 @@ def report(root: Path) -> None:
     all_numbers = [line for run in runs for line in numbers(run)]
     page = ["# Runs", "", as_markdown(rows), ""]
     if all_numbers:
-        page += ["Best and last evaluations:", "", *(f"- {line}" for line in all_numbers), ""]
+        page += ["Best and last evaluations:", ""]
+        page += [*(f"- {markdown(line)}" for line in all_numbers), ""]
     page += [*(f"![{f.stem}]({f.name})" for f in figures)]
     if damage:
-        page += ["", "Damaged or unfinished folders:", "", *(f"- {line}" for line in damage)]
+        page += ["", "Damaged or unfinished folders:", ""]
+        page += [f"- {markdown(line)}" for line in damage]
     try:
         (root / "report.md").write_text("\n".join(page) + "\n", encoding="utf-8")
-    except PermissionError as error:
+    except (PermissionError, IsADirectoryError) as error:
         raise UserError(f"--workdir={root}: the report cannot be written there") from error
     print(as_text(rows))
     for line in all_numbers:
-        print(line)
+        print(one_line(line))
     for line in damage:
-        print(f"damaged: {line}")
+        print(one_line(f"damaged: {line}"))
     print(f"written: {', '.join(str(file) for file in (root / 'report.md', *figures))}")
 
 
 def draw(root: Path, runs: list[RunSummary]) -> list[Path]:
     """One figure an experiment, since losses of different data do not compare."""
     files = []
-    for experiment in dict.fromkeys(run.experiment for run in runs):
-        found = [curve for run in runs if run.experiment == experiment for curve in curves(run)]
+    for name in dict.fromkeys(_file_name(run) for run in runs):
+        found = [curve for run in runs if _file_name(run) == name for curve in curves(run)]
         if found:
-            file = root / f"curves_{experiment}.png"
+            file = root / name
             loss_curves(found, "loss, nats a token", file)
             files.append(file)
     return files
+
+
+def _file_name(run: RunSummary) -> str:
+    """Of the figure of its experiment, whatever the folder says that this is."""
+    return f"curves_{re.sub(r'[^0-9A-Za-z_.-]', '_', run.experiment)[:80]}.png"
 
 
 def record(root: Path, folder: Path) -> None:
@@ -113,20 +127,21 @@ def record(root: Path, folder: Path) -> None:
     for run in find_runs(root):
         try:
             check_finished(run)
-            config_file = in_checkout(str(run.record["config_file"]))
+            config_file = in_checkout(str(run.record["config_file"]), run.path)
             defaults = load_experiment_file(CHECKOUT / config_file).get_config().to_dict()
             told = tell(run, config_file, defaults)
             if recorded(told, known):
-                print(f"{run.name}: recorded already")
+                print(one_line(f"{run.name}: recorded already"))
                 continue
             result = measure(run, told)
         except RunError as error:
-            print(f"{run.name}: left out: {error}")
+            print(one_line(f"{run.name}: left out: {error}"))
             continue
         known.append(result)
         append_result(file, result)
         value = result.metrics[result.headline]
-        print(f"{run.name}: {result.headline} {value:.4f} on {result.split}", flush=True)
+        reached = f"{run.name}: {result.headline} {value:.4f} on {result.split}"
+        print(one_line(reached), flush=True)
     write_page(folder, known)
 
 
@@ -150,16 +165,16 @@ def measure(run: RunSummary, told: Mapping[str, Any]) -> Result:
     )
 
 
-def in_checkout(config_file: str) -> str:
+def in_checkout(config_file: str, run: Path) -> str:
     """The path of an experiment file, found as a run finds it, relative to the checkout.
 
     Raises:
-      UserError: it is not there.
+      UserError: it is not there, or may have come with the run.
     """
-    file = next((f for f in (Path(config_file), CHECKOUT / config_file) if f.is_file()), None)
-    if file is None or not file.resolve().is_relative_to(CHECKOUT):
+    file = trusted_experiment_file(config_file, run)
+    if not file.is_relative_to(CHECKOUT):
         raise UserError(f"its experiment file {config_file} is not in {CHECKOUT}")
-    return file.resolve().relative_to(CHECKOUT).as_posix()
+    return file.relative_to(CHECKOUT).as_posix()
 
 
 def write_page(folder: Path, results: Sequence[Result]) -> None:

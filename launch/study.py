@@ -26,11 +26,12 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from launch.locks import FileLock
 from launch.space import Parameters, Space, overrides
+from recattn_jax import untrusted
 from recattn_jax.analysis import sweeps
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.files import write_atomically
+from recattn_jax.locks import FileLock
 from recattn_jax.training.space import Span
 
 COUNTED = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
@@ -89,14 +90,40 @@ class Study:
             raise UserError(f"cannot write in the folder {folder}: {error}") from error
 
     def _open(self, journal: Path) -> None:
+        if journal.exists() and not journal.is_file():
+            raise StorageError(f"{journal} is no file; use another --folder")
         lock: Any = _JournalLock(journal, FileLock(self.folder / "locks" / "journal"))
         try:
             self._storage = JournalStorage(JournalFileBackend(str(journal), lock))
             if self.name not in optuna.get_all_study_names(self._storage):
                 self._storage.create_new_study([direction(self.maximise)], self.name)
             self._study = optuna.load_study(study_name=self.name, storage=self._storage)
-        except json.JSONDecodeError as error:
-            raise StorageError(f"{journal} is damaged ({error}); use another --folder") from error
+            for trial in self.trials():
+                self._check(trial)
+        except PermissionError:
+            raise
+        # Optuna meets damage with whatever it stumbles over (KeyError, TypeError, ...).
+        except Exception as error:
+            raise StorageError(
+                f"{journal} is damaged ({type(error).__name__}: {error}); use another --folder"
+            ) from error
+
+    def _check(self, trial: FrozenTrial) -> None:
+        """Sees to it that a trial is as `ask` wrote it: its arguments become part of a command."""
+        numbers = [*trial.intermediate_values.values(), *(trial.values or ())]
+        words = {name: trial.user_attrs.get(name) for name in ("job", "run", "arguments")}
+        if words != self._words(trial.number, trial.params) or not all(
+            isinstance(number, float | int) for number in numbers
+        ):
+            raise ValueError(f"trial {trial.number} is not as it was written")
+
+    def _words(self, number: int, parameters: Parameters) -> dict[str, Any]:
+        """What is kept with a trial: its job, the folder of its run, what it changes."""
+        return {
+            "job": f"{self.name}-{number}",
+            "run": f"trial-{number}",
+            "arguments": overrides(parameters),
+        }
 
     def trials(self) -> list[FrozenTrial]:
         """All trials that any process has started, by number."""
@@ -123,11 +150,6 @@ class Study:
             if parameters is None:
                 return None
             number = len(trials)
-            attributes = {
-                "job": f"{self.name}-{number}",
-                "run": f"trial-{number}",
-                "arguments": overrides(parameters),
-            }
             lock = self._lock(number)
             new = lock.acquire(wait=False)
             assert new, f"trial {number} is not there yet, and locked"
@@ -136,7 +158,7 @@ class Study:
                     state=TrialState.RUNNING,
                     params=parameters,
                     distributions=distributions(self.space),
-                    user_attrs=attributes,
+                    user_attrs=self._words(number, parameters),
                 )
             )
             return self.trial(number), lock
@@ -258,7 +280,7 @@ def known(folder: Path, identity: Mapping[str, Any]) -> str | None:
     if not file.exists():
         return None
     try:
-        stored = json.loads(file.read_text())
+        stored = untrusted.read_object(file)
         name = str(stored.pop("name"))
     except (ValueError, KeyError) as error:
         raise StorageError(f"{file} is damaged ({error}); use another --folder") from error

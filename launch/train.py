@@ -46,6 +46,10 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         "init_from", None, "folder of a run whose weights to start from", flag_values=flag_values
     )
     flags.DEFINE_string(
+        "init_config", None, "experiment file of --init_from, which is code and is run; needed"
+        " where it may have come with that folder", flag_values=flag_values,
+    )  # fmt: skip
+    flags.DEFINE_string(
         "checkpoint", None, "which weights of --init_from: best (default), last or a step",
         flag_values=flag_values,
     )  # fmt: skip
@@ -97,8 +101,8 @@ def train(
     plain = config.to_dict()
     workdir = Path(flag_values.workdir or default_workdir(config_path, plain))
     profile_steps = parse_steps(flag_values.profile_steps)
-    if flag_values.checkpoint and not flag_values.init_from:
-        raise UserError("--checkpoint chooses among the weights of --init_from, which is missing")
+    if not flag_values.init_from:
+        app.refuse(flag_values, ("checkpoint", "init_config"), "of --init_from, which is missing")
     experiment = experiment_file.build(config)
     try:
         abstract_state(experiment)
@@ -110,7 +114,8 @@ def train(
     initial_params = None
     if flag_values.init_from:
         checkpoint = app.checkpoint(flag_values.checkpoint or "best")
-        initial_params = load_run(flag_values.init_from, checkpoint).params
+        start = load_run(flag_values.init_from, checkpoint, flag_values.init_config)
+        initial_params = start.params
         check_params(initial_params, abstract_state(experiment).params)
     with jax.set_mesh(mesh):  # which says what rows are this host's
         data = experiment.data()

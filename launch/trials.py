@@ -5,7 +5,6 @@ ends, another one (the same command, started again) finds the running trials unl
 driver for the status of their jobs, and goes on looking after them.
 """
 
-import json
 import math
 import signal
 import time
@@ -18,10 +17,11 @@ from types import FrameType
 from optuna.trial import FrozenTrial, TrialState
 
 from launch.jobs import FINAL, Driver, Job, State, Status
-from launch.locks import FileLock
 from launch.study import Study
+from recattn_jax import untrusted
 from recattn_jax.analysis.sweeps import Trial
 from recattn_jax.errors import Interrupted, RunError, StorageError
+from recattn_jax.locks import FileLock
 from recattn_jax.training.metrics import read_records
 
 PRUNED, INTERRUPTED = "pruned", "interrupted"  # why the job of a trial was asked to stop
@@ -292,8 +292,8 @@ def last_words(run: Path) -> str:
       run: the run's folder.
     """
     try:
-        ended = str(json.loads((run / "run.json").read_text())["ended"])
-    except (OSError, ValueError, KeyError):
+        ended = untrusted.one_line(str(untrusted.read_object(run / "run.json")["ended"]), most=400)
+    except (untrusted.Unreadable, KeyError):
         return ""
     # A run that was killed could not say why, and one that was interrupted failed later.
     return "" if ended.partition(":")[0] in ("done", "killed", "Interrupted") else ended

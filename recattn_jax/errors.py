@@ -45,10 +45,10 @@ class Interrupted(RunError):
     exit_code = 42
 
 
-def one_line(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
     """What an error says, in one line that is not long, with its name.
 
-    >>> one_line(KeyError("width")), one_line(RuntimeError())
+    >>> summary(KeyError("width")), summary(RuntimeError())
     ("KeyError: 'width'", 'RuntimeError')
     """
     said = " ".join(str(error).split())

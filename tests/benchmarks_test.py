@@ -4,6 +4,8 @@ import dataclasses
 import functools
 import math
 import re
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ from absl import flags
 from experiments.benchmarks import (
     architectures,
     buffers,
+    determinism,
+    endurance,
     harness,
     layers,
     page,
@@ -165,6 +169,51 @@ def test_pipeline_against_steps():
     assert [value for _, value in cells] == ["2,000", "4.00", "500", "1.50", "1.50%"]
 
 
+def samples(section, run, count, kib):
+    """A run whose memory is what `kib` says at each sample."""
+    numbers = {"ms": 5.0, "cpu_ms": 4.0, "yards": 2.0}
+    numbers |= {"threads": 9, "files": 8, "disk_files": 7, "disk_kib": 6}
+    return [
+        {"section": section, "run": run, "step": 50 * i, "kib": kib(i), **numbers}
+        for i in range(1, count + 1)
+    ]
+
+
+def test_trends_hold_no_start_and_no_outlier(tmp_path):
+    """Memory grows by 3 KiB at each sample, but for what the start takes and two bursts."""
+
+    def grows(i):
+        return 1000 * min(i, 8) + 3 * i + 5000 * (i in (30, 40))
+
+    rows = samples("training", 1, 60, grows) + samples("training", 2, 60, lambda i: 2048)
+    trends, held = endurance.tables(rows)
+    assert trends.title == "Training: trends from step 500 to 3,000"
+    (_, _, first, *_), (_, mib, second, percent, *_, ended) = trends.cells
+    assert first == "+60.0 [+60.0, +60.0]"  # a thousand steps
+    assert (mib, second, percent) == ("2.00", "+0.0 [+0.0, +0.0]", "+0.0000 [+0.0000, +0.0000]")
+    assert ended == "1.00 / 1.00 / 1.00"
+    assert held.cells[1] == ["2", "9 / 9 / 9", "8 / 8 / 8", "7 / 7 / 7", "6 / 6 / 6"]
+    endurance.SUITE.draw(rows, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+def test_a_process_is_watched_from_outside(tmp_path):
+    if not endurance.PROC.exists():
+        pytest.skip("only Linux tells of processes in files")
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some" / "file").write_bytes(bytes(3072))
+    code = "import sys; kept = bytes(range(256)) * 2**18; print(len(kept), flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        watch = endurance.Watch(process, tmp_path)
+        process.stdout.readline()
+        found = watch.look(10)
+        process.stdin.close()
+    assert 2**16 < found["kib"] < 2**17 and found["disk_kib"] == 3.0 and found["disk_files"] == 1
+    assert (found["threads"], found["files"]) == (1, 3) and 0 < found["cpu_ms"] < 1000
+
+
 def test_the_page_is_made_of_the_recorded_results():
     """After a change of a suite's words or tables: python -m experiments.benchmarks.page."""
     assert page.PAGE.read_text() == page.page(page.load(page.RESULTS))
@@ -192,10 +241,13 @@ SMALL = {
     scaling: ("LSTM T|attention T (256|512) (window, causal|full)", 2 + 2 + 4),
     streaming: ("^LSTM$|^torch", 2),
     startup: ("import empty", 1),
+    endurance: ("no work", 4),
+    determinism: ("^again|^seed", 2),  # the figure is of what differs
 }
+# What steps are made of is looked at below in any case, and what watching is, above.
+SLOW = (train_step, endurance, determinism)
 SMALL_ONES = [
-    # What steps are made of is looked at below in any case.
-    pytest.param(suite, id=suite.SUITE.name, marks=[pytest.mark.slow] * (suite is train_step))
+    pytest.param(suite, id=suite.SUITE.name, marks=[pytest.mark.slow] * (suite in SLOW))
     for suite in SMALL
 ]
 

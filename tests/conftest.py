@@ -31,7 +31,7 @@ def short_blocks() -> None:
     recurrence.BLOCK = 4
 
 
-LONGEST = ("resume_test.py", "readme_test.py", "imports_test.py")
+LONGEST = ("faults_test.py", "readme_test.py", "imports_test.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

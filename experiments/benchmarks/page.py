@@ -9,13 +9,32 @@ from pathlib import Path
 
 from absl import app
 
-from experiments.benchmarks import layers, pipeline, scaling, startup, streaming, train_step
+from experiments.benchmarks import (
+    determinism,
+    endurance,
+    layers,
+    pipeline,
+    scaling,
+    startup,
+    streaming,
+    train_step,
+)
 from experiments.benchmarks.harness import FOLDER, RESULTS, Result, Suite
 from recattn_jax.analysis.reports import as_markdown
 from recattn_jax.training.metrics import write_atomically
 
 SUITES = tuple(
-    module.SUITE for module in (layers, train_step, scaling, streaming, pipeline, startup)
+    module.SUITE
+    for module in (
+        layers,
+        train_step,
+        scaling,
+        streaming,
+        pipeline,
+        startup,
+        endurance,
+        determinism,
+    )
 )
 PAGE = FOLDER / "README.md"
 INTRO = """# Benchmarks

@@ -11,16 +11,11 @@ its first steps and its first evaluation, with the save that follows, are over: 
 """
 
 import contextlib
-import dataclasses
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import flax.linen as nn
-import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from experiments import char_lm
@@ -35,49 +30,14 @@ from experiments.benchmarks.harness import (
     main,
     number,
 )
+from experiments.benchmarks.no_work import without_work
 from experiments.benchmarks.train_step import our_step
-from recattn_jax.tasks.base import Mean, Metrics
-from recattn_jax.training import Experiment, Optimization, RunFolder, fit, optimizers
+from recattn_jax.training import RunFolder, fit
 from recattn_jax.training.metrics import read_records
-from recattn_jax.training.state import abstract_state
 
 FILE = "experiments/char_lm.py"
 MANY = 100  # batches taken at a time: some were prepared while something else was timed
 STEP_MS = 100.0  # of the step that the host's share is told of
-
-
-class Numbers(nn.Module):
-    """Some numbers, whatever the input; a model without work."""
-
-    count: int
-    streams = True
-
-    @nn.compact
-    def __call__(self) -> jax.Array:
-        zeros = nn.initializers.zeros
-        return sum((self.param(f"p{i}", zeros, ()) for i in range(self.count)), jnp.zeros(()))
-
-
-@dataclasses.dataclass(frozen=True)
-class Nothing:
-    """A task without work: the loss is the sum of the model's numbers."""
-
-    headline: str = "loss"
-    maximise: bool = False
-
-    def __call__(self, apply: Any, batch: Any, state: Any) -> tuple[Metrics, Any]:
-        targets = jnp.float32(batch["targets"].size)
-        loss = Mean(apply() * targets, targets)
-        return {"loss": loss, "accuracy": loss, "bits_per_byte": loss}, state
-
-
-def without_work(real: Experiment) -> Experiment:
-    """The same loop around a step that computes nothing."""
-    arrays = len(jax.tree.leaves(abstract_state(real).params))
-    rate = optimizers.constant(1e-3, warmup=0)
-    adam = optimizers.adam(rate, b1=0.9, b2=0.999, eps=1e-8, clip=None)
-    how = Optimization(adam, rate, accumulate=1, ema_decay=None, carry_state=False)
-    return dataclasses.replace(real, model=Numbers(arrays), task=Nothing(), optimization=how)
 
 
 @contextlib.contextmanager

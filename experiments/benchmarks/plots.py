@@ -43,6 +43,37 @@ class Lines(NamedTuple):
         return list(self.lines)
 
 
+class Course(NamedTuple):
+    """A panel of lines over steps, both axes linear, with a dashed trend through each.
+
+    Args:
+      title: what is shown.
+      up: the vertical quantity.
+      lines: points by name.
+      trends: the two ends of the trend of a line, by its name.
+    """
+
+    title: str
+    up: str
+    lines: Mapping[str, Points]
+    trends: Mapping[str, Points]
+
+    def draw(self, axes: Axes, colours: Mapping[str, object]) -> None:
+        """Draws the panel."""
+        for name, points in self.lines.items():
+            axes.plot(*zip(*points, strict=True), label=name, color=colours[name], linewidth=0.8)
+        for name, ends in self.trends.items():
+            axes.plot(*zip(*ends, strict=True), color=colours[name], linestyle="--")
+        axes.set_ylim(0, 1.1 * axes.get_ylim()[1])  # from 0, or noise looks like a trend
+        axes.set(xlabel="steps", ylabel=self.up, title=self.title)
+        axes.grid(alpha=0.3)
+
+    @property
+    def names(self) -> list[str]:
+        """What has a colour."""
+        return list(self.lines)
+
+
 class Bars(NamedTuple):
     """A panel of bars in groups, its vertical axis logarithmic.
 
@@ -75,7 +106,7 @@ class Bars(NamedTuple):
         return list(dict.fromkeys(name for group in self.groups.values() for name in group))
 
 
-def panels(some: Sequence[Lines | Bars], path: Path, columns: int = 2) -> None:
+def panels(some: Sequence[Lines | Course | Bars], path: Path, columns: int = 2) -> None:
     """Draws panels side by side into one PNG; a name has one colour in all of them.
 
     Args:

@@ -13,8 +13,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from launch.drivers import calls, records
-from launch.locks import FileLock
 from recattn_jax.errors import UserError
+from recattn_jax.locks import FileLock
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 _TIMEOUT = 60.0

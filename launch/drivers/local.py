@@ -19,8 +19,8 @@ from pathlib import Path
 
 from launch.drivers import gpus, records
 from launch.jobs import Action, Job, State, Status
-from launch.locks import FileLock
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.locks import FileLock
 
 RECORD = "job.json"
 STOP = "stop"  # said to a supervisor that is only to end what another has left

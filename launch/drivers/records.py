@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from launch.jobs import Job
-from launch.locks import FileLock
+from recattn_jax import untrusted
 from recattn_jax.errors import StorageError
 from recattn_jax.files import write_atomically
+from recattn_jax.locks import FileLock
 
 
 def place(job: Job) -> Path:
@@ -39,14 +40,12 @@ def read(file: Path, keys: Sequence[str] = ()) -> dict[str, Any] | None:
     Raises:
       StorageError: it is no JSON object, or another driver's.
     """
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not untrusted.is_there(file):
         return None
-    except ValueError as error:
-        raise StorageError(f"{file} is no JSON ({error}); remove it to start anew") from error
-    if not isinstance(record, dict):
-        raise StorageError(f"{file} holds no JSON object; remove it to start anew")
+    try:
+        record = untrusted.read_object(file)
+    except untrusted.Unreadable as error:
+        raise StorageError(f"{file} is damaged ({error}); remove it to start anew") from error
     if not record.keys() >= set(keys):
         raise StorageError(
             f"{file} is of another driver's job, or of another version; choose another --name or"

@@ -21,8 +21,8 @@ from typing import Any
 
 from launch.drivers import gpus, local
 from launch.jobs import DONE, State, cause, worth_another
-from launch.locks import FileLock
 from recattn_jax.errors import RunError
+from recattn_jax.locks import FileLock
 
 _LOST = -signal.SIGKILL  # how an attempt ended that nobody saw end
 _NOT_FOUND = 127

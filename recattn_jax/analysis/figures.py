@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,10 +14,33 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from recattn_jax.shapes import Int
+from recattn_jax.untrusted import one_line
 
 Counts = Int[np.ndarray, "C C"]
 # Beyond this the smoothed line is what one reads; the raw points would only be a grey cloud.
 _SMOOTHED_POINTS = 200
+_LEGEND = 16  # curves; with more there is no room for them
+LONGEST_LABEL = 48
+"""Characters; the rest of a longer label is left out."""
+MOST_CLASSES = 400
+"""That a confusion matrix is drawn of; nobody could read one of more."""
+
+# Names of runs, labels and parameters are text, also where they hold a $.
+plain_text = matplotlib.rc_context({"text.parse_math": False})
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG, the same bytes for the same figure.
+
+    Args:
+      figure: drawn under `plain_text`.
+      path: the file.
+    """
+    with warnings.catch_warnings():
+        # A label may be in a script that the font does not have: boxes stand for it.
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support")
+        figure.savefig(path, dpi=120, metadata={"Software": None})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +79,7 @@ class Panel:
     bars: Mapping[str, Sequence[float]]
 
 
+@plain_text
 def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
     """Draws curves over steps (left) and over wall time (right) into one PNG.
 
@@ -82,15 +108,18 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
     over_time.set(xlabel="wall time, minutes")
     for axes in (over_steps, over_time):
         axes.grid(alpha=0.3)
-    if curves:
-        over_steps.legend(fontsize="small")
-    figure.savefig(path, dpi=120)
+    handles, labels = over_steps.get_legend_handles_labels()
+    if handles:
+        more = f"of {len(handles)}, the first" if len(handles) > _LEGEND else None
+        over_steps.legend(handles[:_LEGEND], labels[:_LEGEND], fontsize="small", title=more)
+    save(figure, path)
 
 
 def _draw(
     axes: Axes, curve: Curve, positions: Sequence[int] | Sequence[float], colour: object
 ) -> None:
-    label = f"{curve.run} {curve.split}"
+    # matplotlib keeps labels that begin with _ to itself.
+    label = re.sub("^_", " _", one_line(f"{curve.run} {curve.split}", LONGEST_LABEL))
     if curve.split == "train":
         values = running_mean(curve.values, max(1, len(curve.values) // _SMOOTHED_POINTS))
         axes.plot(positions, values, color=colour, linewidth=0.8, alpha=0.6, label=label)
@@ -119,6 +148,7 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
     return means
 
 
+@plain_text
 def comparison(panels: Sequence[Panel], path: Path) -> None:
     """Draws a small panel for each experiment: a bar for each mean, a point for each seed.
 
@@ -144,7 +174,7 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
         _draw_panel(axes, panel, colours)
     for axes in grid[len(panels) :]:
         axes.remove()
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    save(figure, path)
 
 
 def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, object]) -> None:
@@ -197,6 +227,7 @@ def axis_floor(values: Sequence[float]) -> float:
     return round(math.floor((least - apart) / step + 1e-9) * step, 12)
 
 
+@plain_text
 def confusion(counts_CC: Counts, names: Sequence[str], path: Path) -> None:
     """Draws a confusion matrix: counts as numbers, each row's shares as colours.
 
@@ -222,8 +253,9 @@ def confusion(counts_CC: Counts, names: Sequence[str], path: Path) -> None:
             colour = "white" if shares_CC[row, column] > 0.5 else "black"
             size = min(9.0, 108.0 * cell / len(str(count)))
             axes.text(column, row, count, ha="center", va="center", color=colour, fontsize=size)
+    names = [one_line(name, LONGEST_LABEL) for name in names]
     tilt = 90 if classes > 6 or max(map(len, names)) > 8 else 0
     axes.set_xticks(range(classes), names, fontsize=8, rotation=tilt)
     axes.set_yticks(range(classes), names, fontsize=8)
     axes.set(xlabel="predicted", ylabel="right")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    save(figure, path)

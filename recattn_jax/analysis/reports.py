@@ -1,7 +1,6 @@
 """Many run folders side by side: what each reached, and its curves."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from recattn_jax.analysis.figures import Curve
 from recattn_jax.errors import StorageError
 from recattn_jax.training.metrics import Record, read_records
+from recattn_jax.untrusted import Unreadable, is_there, markdown, one_line, read_object
 
 # What is shown for a run.json that is lost.
 _UNKNOWN: dict[str, Any] = {
@@ -18,6 +18,9 @@ _UNKNOWN: dict[str, Any] = {
     "headline": "loss",
     "maximise": False,
 }
+_MOST_STEPS = 1 << 53  # beyond, a number of steps is damage, and no axis shows it
+_LONGEST = 200  # characters of a value
+_DRAWN = 1e30  # and so is a loss
 COLUMNS = ("run", "experiment", "changed", "ended", "step", "validation", "train loss", "minutes")
 
 
@@ -35,6 +38,7 @@ class RunSummary:
       headline: the metric by which runs are compared.
       maximise: whether more of it is better.
       records: the lines of `metrics.jsonl` that could be read.
+      nonfinite: the steps whose loss or gradient was not finite.
       damage: what could not be read; empty if all could.
     """
 
@@ -47,6 +51,7 @@ class RunSummary:
     headline: str
     maximise: bool
     records: Sequence[Record]
+    nonfinite: Sequence[int]
     damage: Sequence[str]
 
     @property
@@ -92,6 +97,8 @@ def _read_run(folder: Path, root: Path) -> RunSummary:
     damage: list[str] = []
     config = _read_object(folder / "config.json", damage)
     record = _UNKNOWN | _read_object(folder / "run.json", damage)
+    headline = str(record["headline"])
+    records, nonfinite = _read_metrics(folder / "metrics.jsonl", headline, damage)
     return RunSummary(
         name=str(folder.relative_to(root)) if folder != root else folder.absolute().name,
         path=folder,
@@ -99,44 +106,47 @@ def _read_run(folder: Path, root: Path) -> RunSummary:
         config=config,
         record=record,
         ended="running or killed" if record["ended"] == "killed" else str(record["ended"]),
-        headline=str(record["headline"]),
+        headline=headline,
         maximise=record["maximise"] is True,
-        records=_read_metrics(folder / "metrics.jsonl", str(record["headline"]), damage),
+        records=records,
+        nonfinite=nonfinite,
         damage=damage,
     )
 
 
 def _read_object(path: Path, damage: list[str]) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not is_there(path):
         damage.append(f"{path.name} is missing")
         return {}
-    except (OSError, ValueError) as error:
+    try:
+        return read_object(path)
+    except Unreadable as error:
         damage.append(f"{path.name} cannot be read ({error})")
         return {}
-    if not isinstance(value, dict):
-        damage.append(f"{path.name} holds no JSON object")
-        return {}
-    return value
 
 
-def _read_metrics(path: Path, headline: str, damage: list[str]) -> list[Record]:
+def _read_metrics(path: Path, headline: str, damage: list[str]) -> tuple[list[Record], list[int]]:
+    """Its lines that have their numbers, and the steps that were not finite."""
+    if is_there(path) and not path.is_file():
+        damage.append(f"{path.name} is no file")
+        return [], []
     try:
         records = read_records(path)
-    except (StorageError, OSError, ValueError) as error:
+    except (StorageError, OSError, ValueError, RecursionError) as error:
         damage.append(f"{path.name} cannot be read ({error})")
-        return []
+        return [], []
     whole = [record for record in records if _is_whole(record, headline)]
-    if len(whole) < len(records):
-        damage.append(f"{len(records) - len(whole)} lines of {path.name} lack a number")
-    return whole
+    lacking = sum(record["split"] != "nonfinite" for record in records) - len(whole)
+    if lacking:
+        damage.append(f"{lacking} lines of {path.name} lack a number")
+    return whole, [record["step"] for record in records if record["split"] == "nonfinite"]
 
 
 def _is_whole(record: Any, headline: str) -> bool:
     match record:
-        case {"step": int(), "seconds": float(), "split": str(split), "loss": float()}:
-            return split != "validation" or isinstance(record.get(headline), float)
+        case {"step": int(step), "seconds": float(seconds), "split": str(split), "loss": float()}:
+            possible = 0 <= step < _MOST_STEPS and math.isfinite(seconds)
+            return possible and (split != "validation" or isinstance(record.get(headline), float))
     return False
 
 
@@ -158,7 +168,7 @@ def table(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
 def _row(run: RunSummary, peers: Sequence[RunSummary]) -> tuple[str, ...]:
     keys = sorted({key for peer in peers for key in peer.config})
     changed = [
-        f"{key}={run.config[key]}"
+        f"{key}={str(run.config[key]):.{_LONGEST}}"
         for key in keys
         if key in run.config
         and any(key in peer.config and peer.config[key] != run.config[key] for peer in peers)
@@ -178,7 +188,10 @@ def _row(run: RunSummary, peers: Sequence[RunSummary]) -> tuple[str, ...]:
 
 
 def numbers(run: RunSummary) -> list[str]:
-    """All numbers of the best evaluation and, where it is another, of the last one, a line each."""
+    """All numbers of the best evaluation and, where it is another, of the last one, a line each.
+
+    Where steps were not finite, a line says so.
+    """
     records = [record for record in run.records if record["split"] == "validation"]
     best = [record for record in records if run.best and record["step"] == run.best[1]]
     lines = []
@@ -189,18 +202,22 @@ def numbers(run: RunSummary) -> list[str]:
             if name not in ("step", "split", "seconds") and isinstance(value, float)
         )
         lines.append(f"{run.name}, step {record['step']}: {values}")
+    if run.nonfinite:
+        last = run.nonfinite[-1]
+        lines.append(f"{run.name}: {len(run.nonfinite)} steps were not finite, the last {last}")
     return lines
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
     """The table for a terminal."""
-    return "\n".join("  ".join(cells).rstrip() for cells in _aligned(rows, "-"))
+    lines = _aligned([list(map(one_line, row)) for row in rows], "-")
+    return "\n".join("  ".join(cells).rstrip() for cells in lines)
 
 
 def as_markdown(rows: Sequence[Sequence[str]], columns: Sequence[str] = COLUMNS) -> str:
-    """The table for a page."""
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in rows]
-    lines = _aligned(escaped, "-", columns)
+    """The table for a page; what runs say of themselves is text in it, and no markup."""
+    escaped = [list(map(markdown, row)) for row in rows]
+    lines = _aligned(escaped, "-", list(map(markdown, columns)))
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
@@ -225,7 +242,10 @@ def curves(run: RunSummary) -> list[Curve]:
                 split=split,
                 steps=[record["step"] for record in records],
                 seconds=[record["seconds"] for record in records],
-                values=[record["loss"] for record in records],
+                values=[
+                    record["loss"] if abs(record["loss"]) < _DRAWN else math.nan
+                    for record in records
+                ],
             )
         )
     return found

@@ -16,7 +16,9 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
+from recattn_jax.analysis.figures import plain_text, save
 from recattn_jax.analysis.results import as_flag
+from recattn_jax.untrusted import one_line
 
 RUNNING, FINISHED, PRUNED, FAILED = "running", "finished", "pruned", "failed"
 
@@ -104,14 +106,31 @@ def cells(trial: Trial, keys: Sequence[str], digits: str = ".6g") -> tuple[str, 
 
 
 def as_csv(trials: Sequence[Trial], keys: Sequence[str], headline: str) -> str:
-    """The table for other programs, by number."""
+    """The table for other programs, by number; none of its words is a formula to a spreadsheet."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns(keys, headline))
-    writer.writerows(cells(trial, keys, digits="") for trial in trials)
+    writer.writerow(map(_word, columns(keys, headline)))
+    writer.writerows(map(_word, cells(trial, keys, digits="")) for trial in trials)
     return text.getvalue()
 
 
+def _word(cell: str) -> str:
+    """A cell that a spreadsheet shows, and does not calculate; numbers stay as they are.
+
+    >>> [_word(cell) for cell in ("-1e-3", "=1+1", "+lstm")]
+    ['-1e-3', "'=1+1", "'+lstm"]
+    """
+    cell = one_line(cell)
+    if cell[:1] not in ("=", "+", "-", "@"):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+@plain_text
 def parallel_coordinates(
     trials: Sequence[Trial],
     keys: Sequence[str],
@@ -166,7 +185,7 @@ def parallel_coordinates(
     axes.spines[:].set_visible(False)
     better = "more" if maximise else "less"
     figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=f"{headline}, {better} is better")
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    save(figure, path)
 
 
 class _Scale:
@@ -189,7 +208,7 @@ class _Scale:
             positions = np.linspace(low, high, 5).tolist()
             marks = {p: math.exp(p) if logarithmic else p for p in positions}
         found = list(marks.values())
-        texts = told_apart(found) if numbers else [as_flag(value) for value in found]
+        texts = told_apart(found) if numbers else [one_line(as_flag(v)) for v in found]
         self.ticks = [((p - low) / (high - low), t) for p, t in zip(marks, texts, strict=True)]
 
     def _position(self, value: Any) -> float:
@@ -233,11 +252,11 @@ def _draw_scale(axes: Axes, position: int, scale: _Scale) -> None:
             textcoords="offset points",
             va="center",
             fontsize=8,
-            parse_math=False,
             bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 1},
         )
 
 
+@plain_text
 def importance_bars(
     importances: Mapping[str, float], headline: str, trials: int, path: Path
 ) -> None:
@@ -271,4 +290,4 @@ def importance_bars(
     axes.set_xlim(0, 1.1)
     axes.set_xlabel(f"importance for {headline} (finished trials: {trials})")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=120, metadata={"Software": None})
+    save(figure, path)

@@ -3,9 +3,7 @@
 import abc
 import contextlib
 import dataclasses
-import fcntl
 import io
-import os
 import pathlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -15,9 +13,11 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import logging
 
+from recattn_jax import untrusted
 from recattn_jax.data.features import Value, value_of
 from recattn_jax.data.records import Content, Lazy, Record, Records, Source, surveyed
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.locks import FileLock
 
 # From an example of TFDS to the value of one field of a record.
 Field = Callable[[Any], Value | np.ndarray]
@@ -99,9 +99,16 @@ def open_or_prepare(
         data_dir: where prepared sets are kept.
 
     Raises:
+        UserError: if the name of `data_dir` is no text.
         StorageError: if `data_dir` cannot be written, or does not keep what was written.
     """
     root = pathlib.Path(data_dir)
+    try:
+        str(root).encode("utf-8")
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{str(root)!r}: no folder whose name is UTF-8; choose another data_dir"
+        ) from None
     path = root / prepared_name(builder, key) / str(builder.VERSION)
     source = _open_checked(path)
     if source is not None:
@@ -109,7 +116,7 @@ def open_or_prepare(
     records = content()
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root / f".{path.parent.name}.lock"):
+        with FileLock(root / f".{path.parent.name}.lock"):
             # Another process may have prepared it while this one waited.
             source = _open_checked(path)
             if source is not None:
@@ -133,6 +140,16 @@ def open_or_prepare(
         raise StorageError(f"{path}: what was just written cannot be read back; check the disk")
     logging.info("prepared %s", source.summary())
     return source
+
+
+def irregular(folder: pathlib.Path) -> pathlib.Path | None:
+    """Something in a folder that is neither a file nor a folder, such as a pipe: reading it hangs.
+
+    Args:
+        folder: of a prepared set.
+    """
+    there = (path for path in folder.iterdir() if untrusted.is_there(path))
+    return next((path for path in there if not path.is_file() and not path.is_dir()), None)
 
 
 def open_prepared(path: pathlib.Path, fields: Mapping[str, Field]) -> Source:
@@ -180,6 +197,8 @@ def _open_checked(path: pathlib.Path) -> Source | None:
     if not path.exists():
         return None
     try:
+        if (stray := irregular(path)) is not None:
+            raise ValueError(f"{stray.name} is no file")
         info = tfds.builder_from_directory(str(path)).info
         expected = info.metadata["digest"]
         fields = {name: _own_field(name, feature) for name, feature in info.features.items()}
@@ -193,14 +212,3 @@ def _open_checked(path: pathlib.Path) -> Source | None:
         logging.warning("%s is damaged (its digest differs) and will be prepared again", path)
         return None
     return dataclasses.replace(source, name=path.parent.name)
-
-
-@contextlib.contextmanager
-def _locked(path: pathlib.Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o644)
-    try:
-        # Released by the system when the process ends, however it ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)

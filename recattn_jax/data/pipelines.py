@@ -28,6 +28,7 @@ Spec = dict[str, jax.ShapeDtypeStruct]
 
 # Building a batch takes far less time than any step, so one thread with little ahead is enough.
 _READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+_MOST = (1 << 31) - 1  # rows: what an array can have along an axis
 
 
 class Pipeline(abc.ABC):
@@ -336,6 +337,8 @@ def check_rows(batch: int, process_count: int) -> None:
     """
     if batch < 1:
         raise UserError(f"batch: expected 1 or more, found {batch}")
+    if batch > _MOST:
+        raise UserError(f"batch: expected at most {_MOST}, found {batch}")
     if batch % process_count:
         raise UserError(
             f"batch: {batch} rows cannot be shared by {process_count} hosts; "

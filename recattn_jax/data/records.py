@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from recattn_jax.errors import UserError
+from recattn_jax.untrusted import one_line
 
 Item = TypeVar("Item")
 Record = Mapping[str, Any]
@@ -118,10 +119,11 @@ class Source:
         sizes = ", ".join(f"{split} {len(records)}" for split, records in self.splits.items())
         parts = [f"{self.name}: examples: {sizes}"]
         for field, splits in sorted(self.counts.items()):
-            counts = ", ".join(f"{name} {n}" for name, n in sorted(splits.get("train", {}).items()))
+            train = sorted(splits.get("train", {}).items())
+            counts = ", ".join(f"{one_line(name)} {n}" for name, n in train)
             parts.append(f"{field} in train: {counts}")
         parts += [
-            f"{field} missing from train: {', '.join(names)}"
+            f"{field} missing from train: {', '.join(map(one_line, names))}"
             for field, names in self.missing.items()
         ]
         return "; ".join([*parts, f"content {self.digest[:16]}"])

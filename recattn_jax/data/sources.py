@@ -8,6 +8,7 @@ import platform
 import urllib.request
 from collections.abc import Sequence
 
+from recattn_jax import untrusted
 from recattn_jax.data import pydocs
 from recattn_jax.data.builders import RecordsBuilder, open_or_prepare
 from recattn_jax.data.readers.files import first_line
@@ -178,9 +179,10 @@ def prepared(path: str | pathlib.Path, feature: str, encoding: str = "utf-8") ->
 def _matching(patterns: Sequence[str]) -> list[pathlib.Path]:
     found: dict[pathlib.Path, pathlib.Path] = {}
     for pattern in patterns:
-        path = pathlib.Path(pattern).expanduser()
+        path = untrusted.place(pattern)
         # A file may have brackets or stars in its own name.
-        names = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
+        there = untrusted.is_there(path)
+        names = [str(path)] if there else sorted(glob.glob(str(path), recursive=True))
         files = [pathlib.Path(name) for name in names if not pathlib.Path(name).is_dir()]
         if not files:
             kind = "is a folder" if path.is_dir() else "no such file"
@@ -194,9 +196,9 @@ def _matching(patterns: Sequence[str]) -> list[pathlib.Path]:
 
 def _read_utf8(path: pathlib.Path) -> str:
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+        data = untrusted.read_bytes(path)
+    except untrusted.Unreadable as error:
+        raise UserError(f"{path}: cannot be read ({error}); give another file") from None
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -255,10 +257,10 @@ def _split_by_file(texts: Sequence[tuple[str, str]], validation: float, test: fl
 def _take(folder: pathlib.Path) -> bytes:
     path = folder / "input.txt"
     try:
-        data = path.read_bytes()
-    except OSError as error:
+        data = untrusted.read_bytes(path)
+    except untrusted.Unreadable as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give the folder that holds Tiny "
+            f"{path}: cannot be read ({error}); give the folder that holds Tiny "
             f"Shakespeare's input.txt, from {SHAKESPEARE_URL}"
         ) from error
     return _checked(data, str(path))

@@ -6,7 +6,6 @@ Like vocabularies they are made of training data, and stored with the run.
 import dataclasses
 import functools
 import math
-import pathlib
 from collections.abc import Iterable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -15,12 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from recattn_jax import untrusted
 from recattn_jax.data.wav import wave_samples
 from recattn_jax.errors import UserError
 from recattn_jax.kernels.spectrogram import log_mel
 
 _LARGEST = float(np.finfo(np.float32).max)
 _FULL = 2.0**15  # the largest sample of 16 bits
+_MOST = 1 << 20  # samples a second, a window of them, or bands: beyond are only mistakes
 
 
 @runtime_checkable
@@ -221,8 +222,10 @@ class Spectra:
 
     def __post_init__(self) -> None:
         for name in ("rate", "window", "hop", "features"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} of spectra is {getattr(self, name)}, must be 1 or more")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise UserError(
+                    f"{name} of spectra is {getattr(self, name)}, must be 1 or more, up to {_MOST}"
+                )
 
     @classmethod
     def of(
@@ -251,12 +254,11 @@ class Spectra:
 
     def of_line(self, line: str) -> Float[np.ndarray, "T D"]:
         """Reads the wav file that a line names; UserError where it is none, or of another rate."""
-        path = pathlib.Path(line.strip()).expanduser()
+        path = untrusted.place(line.strip())
         try:
-            return self.of_series(wave_samples(path.read_bytes(), self.rate))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise UserError(f"{path}: {reason}") from None
+            return self.of_series(wave_samples(untrusted.read_bytes(path), self.rate))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}") from None
 
     def to_json(self) -> dict[str, Any]:
         """Returns what `from_json` makes the same from."""
@@ -268,7 +270,7 @@ def from_json(data: Any) -> Steps | None:
     """Returns the steps whose `to_json()` is `data`; None where it describes something else."""
     match data:
         case {"kind": "measurements", "mean": [*mean], "deviation": [*deviation]}:
-            return Measurements(tuple(map(float, mean)), tuple(map(float, deviation)))
+            return Measurements(_numbers(mean), _numbers(deviation))
         case {
             "kind": "spectra",
             "rate": int(rate),
@@ -276,14 +278,24 @@ def from_json(data: Any) -> Steps | None:
             "hop": int(hop),
             "scale": {"kind": "measurements"} as scale,
         }:
-            measured = from_json(scale)
-            assert isinstance(measured, Measurements)
-            return Spectra(rate, window, hop, measured)
+            return Spectra(rate, window, hop, _measurements(scale))
         case {"kind": "motion", "scale": {"kind": "measurements"} as scale}:
-            measured = from_json(scale)
-            assert isinstance(measured, Measurements)
-            return Motion(measured)
+            return Motion(_measurements(scale))
     return None
+
+
+def _measurements(data: Any) -> Measurements:
+    found = from_json(data)
+    if not isinstance(found, Measurements):
+        raise ValueError(f"describes no measurements: {data!r:.80}")
+    return found
+
+
+def _numbers(values: Iterable[Any]) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, values))
+    except (TypeError, OverflowError) as error:
+        raise ValueError(f"expected numbers ({error})") from None
 
 
 _log_mel = functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))(log_mel)

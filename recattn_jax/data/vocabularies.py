@@ -3,13 +3,11 @@
 import base64
 import codecs
 import collections
-import contextlib
 import dataclasses
 import functools
 import io
 import json
 import operator
-import os
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex
@@ -18,16 +16,19 @@ import numpy as np
 import sentencepiece
 from jaxtyping import Int
 
+from recattn_jax import untrusted
 from recattn_jax.data import steps, tokenizers
 from recattn_jax.data.steps import Steps
 from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.data.word_features import WordFeatureTokenizer
 from recattn_jax.data.words import join_spaces, join_words, split_spaces, split_words
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.files import write_atomically
 
 # What stands for a word that is not in the vocabulary, also in corpora that come with it.
 UNKNOWN = "<unk>"
 _SPACE = "\u2581"  # what sentencepiece writes for a space
+_MOST_IDS = 1 << 16  # of a word, in a file; more are only a mistake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -313,7 +314,7 @@ class Labels:
         """Returns the id of a name; UserError, with the known ones, where it is none of them."""
         if name not in self._ids:
             raise UserError(
-                f"label {name!r} was not in training; known are: {', '.join(self.names)}"
+                f"label {name!r:.60} was not in training; known are: {', '.join(self.names):.400}"
             )
         return self._ids[name]
 
@@ -329,40 +330,40 @@ def from_json(data: Any) -> Vocabulary:
     """Returns the vocabulary whose `to_json()` is `data`; ValueError for anything else."""
     match data:
         case {"kind": "word", "words": [*words], "lowercase": bool(low), "spaced": bool(spaced)}:
-            return WordTokenizer(tuple(map(str, words)), low, spaced)
+            return WordTokenizer(_strings(words), low, spaced)
         case {"kind": "subword", "model": str(model), "lowercase": bool(low)}:
             return SubwordTokenizer(base64.b64decode(model, validate=True), low)
-        case {"kind": "word features", "names": [*names], "most": int(most)}:
-            return WordFeatureTokenizer(tuple(map(str, names)), most)
+        case {"kind": "word features", "names": [*names], "most": int(most)} if most <= _MOST_IDS:
+            return WordFeatureTokenizer(_strings(names), most)
         case {"kind": "labels", "names": [*names]}:
-            return Labels(tuple(map(str, names)))
+            return Labels(_strings(names))
     return steps.from_json(data) or tokenizers.from_json(data)
+
+
+def _strings(values: Iterable[Any]) -> tuple[str, ...]:
+    found = tuple(values)
+    for value in found:
+        if not isinstance(value, str):
+            raise ValueError(f"expected a name or a word, found {value!r:.40}")
+    return found
 
 
 def save_vocabularies(vocabularies: Mapping[str, Vocabulary], path: str | pathlib.Path) -> None:
     """Writes vocabularies by name to the JSON file `path`; StorageError where it cannot."""
     data = {name: vocabulary.to_json() for name, vocabulary in vocabularies.items()}
-    place = pathlib.Path(path)
-    partial = place.with_name(f".{place.name}.{os.getpid()}")
-    try:
-        # Renamed only when whole, so nobody ever reads half of it.
-        partial.write_text(json.dumps(data, ensure_ascii=True) + "\n", encoding="ascii")
-        partial.replace(place)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise StorageError(f"{place}: cannot be written ({error.strerror})") from error
+    write_atomically(pathlib.Path(path), json.dumps(data, ensure_ascii=True) + "\n")
 
 
 def load_vocabularies(path: str | pathlib.Path) -> dict[str, Vocabulary]:
     """Returns the vocabularies saved at `path`; StorageError if none can be read from it."""
     try:
-        data = json.loads(pathlib.Path(path).read_text(encoding="ascii"))
-        if not isinstance(data, dict):
-            raise ValueError("expected names and vocabularies")
+        data = untrusted.read_object(pathlib.Path(path))
         return {name: from_json(value) for name, value in data.items()}
-    except (OSError, ValueError) as error:
-        raise StorageError(f"{path}: no vocabularies can be read from it ({error})") from error
+    except (ValueError, UserError) as error:
+        raise StorageError(
+            f"{path}: no vocabularies can be read from it ({error}); take that of another copy of"
+            " the run"
+        ) from error
 
 
 def _check_id(value: int, size: int) -> None:

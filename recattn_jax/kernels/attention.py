@@ -164,7 +164,8 @@ def attend(
     mixed_BGRTV = heads_product(
         weights_BHTS.reshape(shape).astype(values.dtype), jnp.swapaxes(values, 1, 2), contract=-2
     )
-    mixed_BTHV = jnp.moveaxis(mixed_BGRTV, 3, 1).reshape((batch, length, heads, -1))
+    values_shape = (batch, length, heads, values.shape[3])  # said, since a batch may be empty
+    mixed_BTHV = jnp.moveaxis(mixed_BGRTV, 3, 1).reshape(values_shape)
     return Attended(mixed_BTHV.astype(queries.dtype), weights_BHTS)
 
 

@@ -248,7 +248,7 @@ def _back(turned: Array, d_gates_BGH: Array) -> Array:
         turned,
         preferred_element_type=wide(turned.dtype),
     )
-    return d_hidden.reshape((d_hidden.shape[0], -1))
+    return d_hidden.reshape((d_hidden.shape[0], math.prod(d_hidden.shape[1:])))
 
 
 # A CPU's product walks over its first operand once and keeps the second, so the larger one comes

@@ -40,7 +40,7 @@ def heads_product(
         (((3,), (4 + contract,)), ((0, 1), (0, 1))),
         preferred_element_type=wide(x_BGRTN.dtype),
     )
-    return y.reshape((batch, groups, repeats, length, -1))
+    return y.reshape((batch, groups, repeats, length, y.shape[-1]))
 
 
 def dot_scores(

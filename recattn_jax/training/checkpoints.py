@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-import re
+import logging
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
-from recattn_jax.errors import StorageError, UserError
+from recattn_jax.errors import StorageError, UserError, summary
+from recattn_jax.training.leaks import stop_leaks
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import TrainState
 
@@ -61,6 +63,32 @@ def digest(tree: Any) -> dict[str, int]:
     return {path_name(path): int(v) for (path, _), v in zip(leaves, values, strict=True)}
 
 
+def _hush_stray_reads() -> None:
+    """Where an array cannot be read, Orbax stops, and closes the loop that the others report to.
+
+    Each read still under way would print a traceback about that, at any later moment, or asyncio
+    would for it; what is wrong with the checkpoint is told by us, in a line. So both stay hushed.
+    """
+    logging.getLogger("asyncio").addFilter(_of_no_read)
+    before = sys.unraisablehook
+    if getattr(before, "hushes_stray_reads", False):
+        return
+
+    def hook(raised: Any) -> None:
+        code = getattr(raised.object, "cr_code", None)
+        of_orbax = code is not None and "orbax" in Path(code.co_filename).parts
+        closed = isinstance(raised.exc_value, RuntimeError)
+        if not (of_orbax or (closed and str(raised.exc_value) == "Event loop is closed")):
+            before(raised)
+
+    hook.hushes_stray_reads = True  # type: ignore[attr-defined]
+    sys.unraisablehook = hook
+
+
+def _of_no_read(record: logging.LogRecord) -> bool:
+    return "async_deserialize" not in record.getMessage()
+
+
 def checksum(meta: Mapping[str, Any]) -> str:
     """Of what is kept beside a state: all that JSON can say of it, but for the checksum itself."""
     content = {key: value for key, value in meta.items() if key != "checksum"}
@@ -97,15 +125,22 @@ class Checkpoints:
         self._say = say
         self._read_only = read_only
         self._policy = _LatestAndBest(keep)
+        stop_leaks()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self._policy,
             cleanup_tmp_directories=not read_only,
             create=not read_only,
+            async_options=ocp.AsyncOptions(
+                # Or, where a folder cannot be made, threads wait for it for many minutes.
+                create_directories_asynchronously=False,
+                # By the clock on the wall, which may be set; alone there is nobody to wait for.
+                timeout_secs=10**9 if jax.process_count() == 1 else 1200,
+            ),
         )
         try:
             self._manager = ocp.CheckpointManager(path.absolute(), options=options)
         except OSError as error:
-            raise StorageError(f"cannot open checkpoints in {path}: {_line(error)}") from error
+            raise StorageError(f"cannot open checkpoints in {path}: {summary(error)}") from error
 
     def steps(self) -> list[int]:
         """Steps that have a checkpoint, good or not, oldest first."""
@@ -135,7 +170,7 @@ class Checkpoints:
         }
         meta["checksum"] = checksum(meta)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), meta=ocp.args.JsonSave(meta))
-        self._guard(lambda: self._manager.save(step, args=items, force=True), f"save step {step}")
+        self._guard(lambda: self._manager.save(step, args=items, force=True))
 
     def wait(self) -> None:
         """Waits until the last save is on disk.
@@ -143,11 +178,11 @@ class Checkpoints:
         Raises:
           StorageError: it failed.
         """
-        self._guard(self._manager.wait_until_finished, "save the last step")
+        self._guard(self._manager.wait_until_finished)
 
     def close(self) -> None:
         """Waits and lets go of the folder."""
-        self._guard(self._manager.close, "save the last step")
+        self._guard(self._manager.close)
 
     def restore(
         self, abstract: TrainState, fingerprint: str, before: int | None = None
@@ -168,6 +203,7 @@ class Checkpoints:
           StorageError: there are checkpoints, but none is good.
           UserError: the newest good one was made with another data pipeline.
         """
+        _hush_stray_reads()
         damaged: list[int] = []
         reason = ""
         steps = [step for step in self.steps() if before is None or step < before]
@@ -218,6 +254,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(target),
             partial_restore=True,
         )
+        _hush_stray_reads()
         # A manager reads an item in one way only, and this one may have read whole states.
         manager = ocp.CheckpointManager(
             self.path.absolute(), options=ocp.CheckpointManagerOptions(create=False)
@@ -225,7 +262,7 @@ class Checkpoints:
         try:
             restored = manager.restore(step, args=ocp.args.Composite(state=args))["state"]
         except Exception as error:  # damage shows as any exception at all, even a bare one
-            reason = _line(error)
+            reason = summary(error)
             raise StorageError(
                 f"checkpoint of step {step} in {self.path} cannot be read: {reason};"
                 " choose another with --checkpoint"
@@ -263,7 +300,7 @@ class Checkpoints:
             items = ocp.args.Composite(meta=ocp.args.JsonRestore())
             meta = dict(self._manager.restore(step, args=items)["meta"])
         except Exception as error:  # damage shows as any exception at all, even a bare one
-            return None, f"unreadable ({_line(error)})"
+            return None, f"unreadable ({summary(error)})"
         if meta.keys() == _BEFORE_CHECKSUMS:
             return {**meta, "notes": {}}, ""
         if meta.get("checksum") != checksum(meta):
@@ -278,7 +315,7 @@ class Checkpoints:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
             state = self._manager.restore(step, args=items)["state"]
         except Exception as error:  # damage shows as any exception at all, even a bare one
-            return None, None, f"unreadable ({_line(error)})"
+            return None, None, f"unreadable ({summary(error)})"
         now = digest(state)
         differs = _difference(meta["digest"], now) or _difference(now, meta["digest"])
         if differs:
@@ -292,27 +329,43 @@ class Checkpoints:
         if jax.process_index() == 0:
             for step in steps:
                 aside = self.path.parent / "damaged" / str(step)
-                shutil.rmtree(aside, ignore_errors=True)
-                aside.parent.mkdir(exist_ok=True)
-                shutil.move(self.path / str(step), aside)
+                try:
+                    shutil.rmtree(aside, ignore_errors=True)
+                    aside.parent.mkdir(exist_ok=True)
+                    shutil.move(self.path / str(step), aside)
+                except OSError as error:
+                    raise StorageError(f"cannot move {aside.name} to {aside}: {error}") from error
         if jax.process_count() > 1:
             multihost_utils.sync_global_devices("moved damaged checkpoints aside")
         self._manager.reload()
 
-    def _guard(self, write: Callable[[], Any], what: str) -> None:
+    def _guard(self, write: Callable[[], Any]) -> None:
         try:
             write()
         except Exception as error:  # a full disk shows as OSError, ValueError or RuntimeError
-            raise StorageError(f"cannot {what} in {self.path}: {_line(error)}") from error
+            good = self._clear_up()
+            raise StorageError(
+                f"cannot save in {self.path}: {summary(error)}; last good checkpoint:"
+                f" {f'step {good[-1]}' if good else 'none'}; once it can be written to, the same"
+                " command goes on"
+            ) from error
+
+    def _clear_up(self) -> list[int]:
+        """Removes what is half-written, if it can be; gives the steps that are whole."""
+        try:
+            names = [path.name for path in self.path.iterdir()]
+        except OSError:
+            return []
+        if jax.process_index() == 0:
+            for name in names:
+                if "orbax-checkpoint-tmp" in name:
+                    shutil.rmtree(self.path / name, ignore_errors=True)
+        return sorted(int(name) for name in names if name.isdigit())
 
 
 def _difference(saved: dict[str, int], now: dict[str, int]) -> str:
     """First path of `now` whose digest is not the saved one."""
     return next((name for name in sorted(now) if saved.get(name) != now[name]), "")
-
-
-def _line(error: Exception) -> str:
-    return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}")[:200]
 
 
 def _as_float32(abstract: Any) -> Any:

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from recattn_jax.data import Data
-from recattn_jax.errors import Interrupted, NonFiniteError, SourceError, one_line
+from recattn_jax.errors import Interrupted, NonFiniteError, SourceError, summary
+from recattn_jax.files import closing
 from recattn_jax.training import sharding
 from recattn_jax.training.checkpoints import Checkpoints, Notes
 from recattn_jax.training.checks import check, check_headline
@@ -98,10 +99,10 @@ def fit(
     if initial_params is not None:
         check_params(initial_params, abstract.params)
     say_privacy(experiment, data, experiment.cadence.steps, say)
-    run.begin(experiment, data)
-    with jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
+    started = run.begin(experiment, data)
+    with started, jax.set_mesh(mesh), run.recording(), Interruption() as interruption:
         checkpoints = Checkpoints(run.checkpoints, experiment.cadence.keep, say)
-        with contextlib.closing(checkpoints):
+        with closing(checkpoints.close, say):
             wanted = placed_state(experiment, mesh)
             state, notes = checkpoints.restore(wanted, data.train.fingerprint)
             if state is None:
@@ -111,9 +112,9 @@ def fit(
                 return outcome(run, state, "already done")
             else:
                 say(f"going on from step {int(state.step)} in {run.path}")
-            log = MetricsLog(run.path, int(state.step))
+            log = MetricsLog(run.path, int(state.step), notes.get("metrics"), say)
             console = Console(experiment.cadence.steps, int(state.step), say)
-            with contextlib.closing(log), contextlib.closing(console):
+            with closing(log.close, say), contextlib.closing(console):
                 training = Training(
                     experiment,
                     data,
@@ -202,7 +203,7 @@ class Training:
         params = abstract.params if abstract.ema is None else abstract.ema
         self.evaluator = Evaluator(experiment, params, data.evaluation["validation"], mesh)
         self.clock = Clock()
-        self.peaks = Peaks(notes)
+        self.peaks = Peaks(notes.get("peaks", {}))
 
     def go_on(self, state: TrainState, profile_steps: tuple[int, int] | None) -> Outcome:
         """Steps from where the state stands to the end of the run; the order must not change.
@@ -346,7 +347,8 @@ class Training:
 
     def save(self, state: TrainState) -> None:
         """Saves the state, whose numbers have been read."""
-        self.checkpoints.save(state, self.data.train.fingerprint, self.peaks.notes())
+        notes = {"metrics": self.log.mark(), "peaks": self.peaks.notes()}
+        self.checkpoints.save(state, self.data.train.fingerprint, notes)
         self.clock.restart()
 
     def give_up(self, state: TrainState, error: Exception) -> NoReturn:
@@ -360,7 +362,7 @@ class Training:
         self.save(state)
         self.checkpoints.wait()
         raise SourceError(
-            f"batch {step} of the training pipeline cannot be read: {one_line(error)};"
+            f"batch {step} of the training pipeline cannot be read: {summary(error)};"
             f" step {step} is saved in {self.run.path}, and the same command goes on"
         ) from error
 

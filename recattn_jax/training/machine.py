@@ -1,12 +1,18 @@
-"""What a run is trained on, in words, so that its minutes mean something."""
+"""What a run is trained on and by what programs, so that its numbers and minutes mean something."""
 
 import collections
+import importlib.metadata
 import os
 import platform
+import shutil
+import subprocess
 from pathlib import Path
 
 import jax
 
+from recattn_jax.training.experiment_file import CHECKOUT
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 _CPUINFO = Path("/proc/cpuinfo")  # where Linux names the model; elsewhere Python knows something
 
 
@@ -39,3 +45,27 @@ def _cpu_model() -> str:
             if name.strip() == "model name" and value.strip():
                 return " ".join(value.split())
     return platform.processor() or platform.machine() or "an unknown CPU"
+
+
+def commit() -> str | None:
+    """The checkout's commit, with a + where programs differ from it; None outside a checkout."""
+    git = shutil.which("git")
+    if git is None or not (CHECKOUT / ".git").exists():
+        return None
+
+    def ask(*words: str) -> str:
+        answer = subprocess.run(
+            [git, "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
+        )
+        return answer.stdout.strip()
+
+    # Pages, figures and recorded results change when one of them is recorded, and run nothing.
+    run = ("--", ".", *(f":!*.{kind}" for kind in ("md", "png", "jsonl")))
+    changed = ask("status", "--porcelain", "--untracked-files=no", *run)
+    return ask("rev-parse", "HEAD") + ("+" if changed else "")
+
+
+def versions() -> dict[str, str]:
+    """The version of Python and of each package that results depend on."""
+    found = {name: importlib.metadata.version(name) for name in PACKAGES}
+    return {"python": platform.python_version(), **found}

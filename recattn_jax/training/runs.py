@@ -2,39 +2,38 @@
 
 import contextlib
 import datetime
-import importlib.metadata
-import importlib.util
+import hashlib
 import itertools
 import json
 import os
-import platform
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jax
 import numpy as np
 
+from recattn_jax import untrusted
 from recattn_jax.data import Data, Vocabulary, load_vocabularies, save_vocabularies
-from recattn_jax.errors import RunError, UserError
+from recattn_jax.errors import RunError, StorageError, UserError
+from recattn_jax.locks import FileLock
 from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import Experiment
-from recattn_jax.training.machine import hardware
+from recattn_jax.training.experiment_file import (
+    load_experiment_file,
+    trusted_experiment_file,
+)
+from recattn_jax.training.machine import commit, hardware, versions
 from recattn_jax.training.metrics import write_atomically
 from recattn_jax.training.precision import path_name
 from recattn_jax.training.state import abstract_state
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
-CHECKOUT = Path(__file__).resolve().parents[2]
 ATTEMPTS = 100
 """How many of the latest attempts `run.json` tells of; of earlier ones it keeps sums."""
 _SECONDS = ("wall_seconds", "training_seconds")
@@ -68,7 +67,9 @@ class RunFolder:
     """The folder of one run; `open` checks, `begin` writes.
 
     Holds `config.json`, `run.json`, `model.txt`, `vocabularies.json`, `metrics.jsonl`,
-    `tensorboard/`, `checkpoints/`, and `profile/` when a trace was asked for.
+    `tensorboard/`, `checkpoints/`, `run.lock`, and `profile/` when a trace was asked for.
+    `run.json` records the command line as it was typed, and of the environment only the name of the
+    host.
     """
 
     def __init__(
@@ -116,17 +117,20 @@ class RunFolder:
         _check_writable(run.path)
         stored = run.path / "config.json"
         if stored.exists():
-            _check_same(run.path, json.loads(stored.read_text()), run.config)
+            _check_same(run.path, _read_object(stored), run.config)
         elif run.checkpoints.exists():
             raise UserError(f"{run.path} holds checkpoints but no config.json; use another workdir")
         return run
 
-    def begin(self, experiment: Experiment, data: Data) -> None:
-        """Creates the folder and writes all that is known before the first step.
+    @contextlib.contextmanager
+    def begin(self, experiment: Experiment, data: Data) -> Iterator[None]:
+        """Creates the folder, keeps others from writing there while the body runs, and begins.
+
+        To begin is to write all that is known before the first step.
 
         Raises:
-          UserError: the folder holds a run of another model, or cannot be created.
-          StorageError: a file cannot be written.
+          UserError: the folder holds a run of another model, is in use, or cannot be created.
+          StorageError: a file cannot be written, or locked.
         """
         _check_same_model(self.path, experiment)
         try:
@@ -136,11 +140,15 @@ class RunFolder:
         self.headline = experiment.task.headline
         self.maximise = experiment.task.maximise
         if jax.process_index() != 0:
+            yield
             return
+        with _owned(self.path):
+            self._describe(experiment, data)
+            yield
+
+    def _describe(self, experiment: Experiment, data: Data) -> None:
         write_atomically(self.path / "model.txt", model_text(experiment))
-        partial = self.path / "vocabularies.json.partial"
-        save_vocabularies(data.vocabularies, partial)
-        os.replace(partial, self.path / "vocabularies.json")
+        save_vocabularies(data.vocabularies, self.path / "vocabularies.json")
         # Last, since it is what makes a folder a run.
         write_atomically(self.path / "config.json", json.dumps(self.config, indent=2) + "\n")
 
@@ -154,14 +162,7 @@ class RunFolder:
             yield
             return
         file = self.path / "run.json"
-        before = json.loads(file.read_text()) if file.exists() else {"attempts": []}
-        attempts = before["attempts"]
-        forgotten = before.get("forgotten", dict.fromkeys(("attempts", *_SECONDS), 0))
-        for old in attempts[: 1 - ATTEMPTS]:
-            forgotten["attempts"] += 1
-            for key in _SECONDS:
-                forgotten[key] = round(forgotten[key] + (old[key] or 0.0), 3)
-        attempts = attempts[1 - ATTEMPTS :]
+        attempts, forgotten = _before(file)
         attempt: dict[str, Any] = {
             "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "host": socket.gethostname(),
@@ -178,7 +179,8 @@ class RunFolder:
             "headline": self.headline,
             "maximise": self.maximise,
             "commit": attempt["commit"],
-            "versions": _versions(),
+            "versions": versions(),
+            "vocabularies": _digest(self.path / "vocabularies.json"),
         }
         start = time.monotonic()
 
@@ -207,65 +209,64 @@ class RunFolder:
         finally:
             attempt["wall_seconds"] = round(time.monotonic() - start, 3)
             attempt["training_seconds"] = round(self.training_seconds, 3)
-            write()
+            try:
+                write()
+            except StorageError:
+                if attempt["ended"] == "done":
+                    raise
+                # Else the error that is under way says more than that it cannot be recorded.
 
 
-def load_experiment_file(path: str | Path) -> ModuleType:
-    """Imports an experiment file, which has `get_config()` and `build(config)`.
-
-    A relative path is looked for from here, then from the checkout of this package.
-
-    Raises:
-      UserError: no such file, or it lacks one of the two functions.
-    """
-    file = next((f for f in (Path(path), CHECKOUT / path) if f.is_file()), None)
-    if file is None:
-        raise UserError(f"no experiment file {path}; give the path of a Python file")
-    if file.suffix != ".py":
-        raise UserError(f"experiment file {path} is not a Python file (.py)")
-    name = f"experiment_file_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file.resolve())
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickles look their module up here
-    spec.loader.exec_module(module)
-    for function in ("get_config", "build"):
-        if function not in vars(module):
-            raise UserError(f"experiment file {file} has no function {function}()")
-    return module
-
-
-def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
-    """Loads a trained run.
+def load_run(
+    path: str | Path, checkpoint: str | int = "best", config_file: str | Path | None = None
+) -> Run:
+    """Loads a trained run: its folder is read as data; its experiment file is code, and is run.
 
     Args:
       path: the run's folder.
       checkpoint: "best" (by the headline of its evaluation), "last", or a step.
+      config_file: the experiment file; None for the one that the folder names, where
+        `trusted_experiment_file` lets it.
 
     Raises:
-      UserError: no run there, or no such checkpoint.
-      StorageError: the checkpoint is damaged.
+      UserError: no run there, or no such checkpoint; or its experiment file must be named; or the
+        folder's numbers are none of that file's.
+      StorageError: the checkpoint, or another file of the folder, is damaged.
 
     Example:
         run = load_run("runs/a")
         logits, state = run.experiment.model.apply({"params": run.params}, tokens)
     """
     path = Path(path)
-    if not (path / "config.json").is_file() or not (path / "run.json").is_file():
-        raise UserError(f"no run in {path}: it has no config.json and run.json")
+    for name in ("config.json", "run.json"):
+        if not untrusted.is_there(path / name):
+            raise UserError(f"no run in {path}: it has no config.json and run.json")
     if not (path / "checkpoints").is_dir():
         raise UserError(f"the run in {path} has no checkpoint yet")
-    record = json.loads((path / "run.json").read_text())
-    module = load_experiment_file(record["config_file"])
+    record = _read_object(path / "run.json")
+    if config_file is None:
+        recorded = record.get("config_file")
+        if not isinstance(recorded, str):
+            raise StorageError(f"{path / 'run.json'} is damaged: it names no config_file")
+        config_file = trusted_experiment_file(recorded, path)
+    words = path / "vocabularies.json"
+    if record.get("vocabularies", _digest(words)) != _digest(words):
+        raise StorageError(
+            f"{words} is damaged: it changed since it was written; take another copy's"
+        )
+    module = load_experiment_file(config_file)
     config = module.get_config()
-    stored = json.loads((path / "config.json").read_text())
-    if _plain(config).keys() != stored.keys():
-        keys = sorted(_plain(config).keys() ^ stored.keys())
-        raise UserError(f"{record['config_file']} has changed since {path} was run: keys {keys}")
-    for key, value in stored.items():
-        config[key] = tuple(value) if isinstance(config[key], tuple) else value
-    experiment = module.build(config)
-    _check_same_model(path, experiment)
+    _take_numbers(config, _read_object(path / "config.json"), path, config_file)
+    try:
+        experiment = module.build(config)
+        _check_same_model(path, experiment)
+    except RunError:
+        raise
+    except Exception as error:  # of numbers that do not fit each other, wherever it is noticed
+        raise UserError(
+            f"{config_file} builds nothing of the numbers in {path / 'config.json'}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
     checkpoints = Checkpoints(path / "checkpoints", keep=1, say=print, read_only=True)
     try:
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -276,8 +277,47 @@ def load_run(path: str | Path, checkpoint: str | int = "best") -> Run:
         params, step = checkpoints.restore_params(checkpoint, shapes)
     finally:
         checkpoints.close()
-    vocabularies = load_vocabularies(path / "vocabularies.json")
-    return Run(path, config, experiment, params, vocabularies, step)
+    return Run(path, config, experiment, params, load_vocabularies(words), step)
+
+
+def _take_numbers(config: Any, stored: dict[str, Any], path: Path, file: str | Path) -> None:
+    """Gives a config the numbers of a run, if they are of its kinds."""
+    plain = _plain(config)
+    if plain.keys() != stored.keys():
+        keys = sorted(plain.keys() ^ stored.keys())
+        raise UserError(f"{file} has changed since {path} was run: keys {keys}")
+    for key, value in stored.items():
+        if not _alike(plain[key], value):
+            raise UserError(
+                f"{path / 'config.json'}: {key} is {value!r:.60}, but the value in {file} is"
+                f" {plain[key]!r:.60}; put the right one there"
+            )
+        config[key] = tuple(value) if isinstance(config[key], tuple) else value
+
+
+def _alike(default: Any, value: Any) -> bool:
+    """Whether a value is of the kind of another, as JSON has kinds."""
+    if isinstance(default, list):
+        kinds = {type(item) for item in default}
+        return isinstance(value, list) and all(not kinds or type(v) in kinds for v in value)
+    if isinstance(default, float):
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max or value != value
+    return default is None or type(value) is type(default)
+
+
+def _read_object(file: Path) -> dict[str, Any]:
+    try:
+        return untrusted.read_object(file)
+    except untrusted.Unreadable as error:
+        raise StorageError(f"{file} is damaged ({error}); take that of another copy") from error
+
+
+def _digest(file: Path) -> str | None:
+    """Of a file's content; None where there is none to read."""
+    try:
+        return hashlib.sha256(untrusted.read_bytes(file)).hexdigest()
+    except untrusted.Unreadable:
+        return None
 
 
 def model_text(experiment: Experiment) -> str:
@@ -316,17 +356,45 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"cannot use {path} as workdir: no permission to write in {there}")
 
 
+@contextlib.contextmanager
+def _owned(path: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder, in which its owner is named."""
+    file = path / "run.lock"
+    lock = FileLock(file)
+    if not lock.acquire(wait=False):
+        owner = file.read_text(errors="replace").strip()[:200] or "another process"
+        raise UserError(
+            f"{path} is in use by {owner}; wait until that ends, stop it with kill, upon which it"
+            " saves, or use another workdir"
+        )
+    try:
+        since = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        host, pid = socket.gethostname(), os.getpid()
+        try:
+            file.write_text(f"process {pid} on {host}, since {since}\n")
+        except OSError as error:
+            raise StorageError(f"cannot write {file}: {error}") from error
+        yield
+    finally:
+        lock.release()
+
+
 def _check_same_model(path: Path, experiment: Experiment) -> None:
     """The config holds the numbers of a run, the experiment file its structure: that counts too."""
     file = path / "model.txt"
     if not file.exists():
         return
-    stored, now = file.read_text().splitlines(), model_text(experiment).splitlines()
+    try:
+        text = untrusted.read_bytes(file, untrusted.JSON_BYTES).decode(errors="replace")
+    except untrusted.Unreadable as error:
+        raise StorageError(f"{file} is damaged ({error}); take that of another copy") from error
+    stored, now = text.splitlines(), model_text(experiment).splitlines()
     for line, (old, new) in enumerate(itertools.zip_longest(stored, now, fillvalue=""), start=1):
         if old != new:
             raise UserError(
-                f"{path} holds a run of another model: line {line} of model.txt is {old.strip()!r},"
-                f" the experiment file now builds {new.strip()!r}; use another workdir"
+                f"{path} holds a run of another model: line {line} of model.txt is"
+                f" {old.strip()!r:.200}, the experiment file now builds {new.strip()!r:.200};"
+                " use another workdir"
             )
 
 
@@ -354,27 +422,20 @@ def _check_same(path: Path, stored: dict[str, Any], config: dict[str, Any]) -> N
         )
 
 
-def commit() -> str | None:
-    """The checkout's commit, with a + where programs differ from it; None outside a checkout."""
-    git = shutil.which("git")
-    if git is None or not (CHECKOUT / ".git").exists():
-        return None
-
-    def ask(*words: str) -> str:
-        answer = subprocess.run(
-            [git, "-C", str(CHECKOUT), *words], capture_output=True, text=True, check=False
-        )
-        return answer.stdout.strip()
-
-    # Pages, figures and recorded results change when one of them is recorded, and run nothing.
-    run = ("--", ".", *(f":!*.{kind}" for kind in ("md", "png", "jsonl")))
-    changed = ask("status", "--porcelain", "--untracked-files=no", *run)
-    return ask("rev-parse", "HEAD") + ("+" if changed else "")
-
-
-def _versions() -> dict[str, str]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-    return {"python": platform.python_version(), **versions}
+def _before(file: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The former attempts of a run: the latest ones, and sums of those that are not told of."""
+    record = _read_object(file) if file.exists() else {"attempts": []}
+    attempts = record.get("attempts")
+    forgotten = record.get("forgotten", dict.fromkeys(("attempts", *_SECONDS), 0))
+    if not isinstance(attempts, list) or not all(
+        isinstance(each, dict)
+        and all(isinstance(each.get(key, ""), float | int | None) for key in _SECONDS)
+        for each in [*attempts, forgotten]
+    ):
+        raise StorageError(f"{file} is damaged: it has no list of attempts; take another copy's")
+    old, latest = attempts[: 1 - ATTEMPTS], attempts[1 - ATTEMPTS :]
+    sums = {key: _total([forgotten, *old], key) for key in _SECONDS}
+    return latest, {"attempts": forgotten.get("attempts", 0) + len(old), **sums}
 
 
 def _total(attempts: list[dict[str, Any]], key: str) -> float:

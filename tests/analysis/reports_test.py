@@ -47,6 +47,17 @@ def test_more_may_be_better_and_all_numbers_are_shown(tmp_path):
     assert len(reports.numbers(reports.find_runs(tmp_path / "one")[0])) == 1
 
 
+def test_steps_that_were_not_finite_are_told_and_are_no_damage(tmp_path):
+    write_run(tmp_path / "run", {}, [5.0, 4.0])
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        for step in (3, 7):
+            record = {"step": step, "split": "nonfinite", "what": "loss is nan", "seconds": 200.0}
+            file.write(json.dumps(record) + "\n")
+    (run,) = reports.find_runs(tmp_path)
+    assert not run.damage and len(reports.curves(run)) == 2
+    assert reports.numbers(run)[-1] == "run: 2 steps were not finite, the last 7"
+
+
 def test_a_row_says_what_differs_and_what_was_reached(root):
     table = reports.table(reports.find_runs(root))
     rows = {row[0]: dict(zip(reports.COLUMNS, row, strict=True)) for row in table}
@@ -83,12 +94,16 @@ def test_unfinished_runs_are_shown_as_far_as_they_came(tmp_path):
     ("file", "content", "word"),
     [
         ("config.json", "{", "config.json cannot be read"),
-        ("run.json", "[]", "run.json holds no JSON object"),
+        ("run.json", "[]", "run.json cannot be read (no JSON object)"),
         ("run.json", None, "run.json is missing"),
         ("config.json", b"\xff\xfe", "config.json cannot be read"),
         ("metrics.jsonl", "no json\n", "metrics.jsonl cannot be read"),
         ("metrics.jsonl", b"\xff\n", "metrics.jsonl cannot be read"),
-        ("metrics.jsonl", '{"step": 1}\n{}\n', "2 lines of metrics.jsonl lack a number"),
+        (
+            "metrics.jsonl",
+            '{"split": "train", "step": 1}\n' * 2,
+            "2 lines of metrics.jsonl lack a number",
+        ),
         (
             "metrics.jsonl",
             '{"step": 1, "split": "validation", "loss": 1.0, "seconds": 1.0}\n',

@@ -9,7 +9,8 @@ import pytest
 
 from launch import app, generate, train
 from recattn_jax.data import later
-from recattn_jax.training.runs import CHECKOUT, load_run
+from recattn_jax.training.experiment_file import CHECKOUT
+from recattn_jax.training.runs import load_run
 from tests.launch.scored_test import Stdin
 
 DAYS = np.arange("2020-01-01", "2020-05-01", dtype="datetime64[D]")

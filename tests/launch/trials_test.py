@@ -348,7 +348,7 @@ def test_a_folder_that_is_damaged_is_refused(study, tmp_path, name, text):
 
 
 def test_a_folder_of_somebody_else_is_refused(study, monkeypatch):
-    from launch.locks import FileLock
+    from recattn_jax.locks import FileLock
 
     def refuse(*_):
         raise PermissionError(13, "Permission denied")

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,18 +16,13 @@ from jax.sharding import PartitionSpec as P
 
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training import MeshShape, fit, optimizers
+from recattn_jax.training import checkpoints as checkpoints_module
 from recattn_jax.training.checkpoints import Checkpoints, digest, leaf_digest
 from recattn_jax.training.checks import check
 from recattn_jax.training.metrics import read_records
 from recattn_jax.training.sharding import make_mesh
 from recattn_jax.training.state import abstract_state, state_shardings
 from tests.training.toy import Counting, run_folder, toy, train
-
-# Where one array of a checkpoint cannot be read, Orbax stops, and the reads of the others, still
-# under way, find its event loop closed.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Exception ignored in:pytest.PytestUnraisableExceptionWarning"
-)
 
 
 def saved(path):
@@ -217,7 +214,9 @@ def test_a_full_disk_is_a_storage_error(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    with pytest.raises(StorageError, match=r"cannot save step 3 in .*No space left on device"):
+    with pytest.raises(
+        StorageError, match=r"cannot save in .*No space left on device; last good.*: none"
+    ):
         fit(*toy(), run_folder(tmp_path / "run"), say=print)
 
 
@@ -231,7 +230,8 @@ def test_notes_come_back_with_the_state(run):
     abstract, fingerprint = state_on(MeshShape(data=1))
     checkpoints = Checkpoints(run / "checkpoints", keep=3, say=print)
     state, notes = checkpoints.restore(abstract, fingerprint)
-    assert notes == {}
+    assert notes.keys() == {"metrics", "peaks"}
+    assert notes["metrics"]["lines"] == len(read_records(run / "metrics.jsonl"))
     later = dataclasses.replace(state, step=state.step + 1)
     checkpoints.save(later, fingerprint, {"peaks": {"loss": 0.1, "grad_norm": float("inf")}})
     checkpoints.wait()
@@ -275,3 +275,15 @@ def test_checkpoints_from_before_checksums_are_read(run):
     state, notes = checkpoints.restore(*state_on(MeshShape(data=1)))
     checkpoints.close()
     assert int(state.step) == 9 and notes == {}
+
+
+def test_only_what_stray_reads_find_is_hushed(monkeypatch):
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    checkpoints_module._hush_stray_reads()
+    checkpoints_module._hush_stray_reads()
+    closed = types.SimpleNamespace(exc_value=RuntimeError("Event loop is closed"), object=None)
+    other = types.SimpleNamespace(exc_value=RuntimeError("something else"), object=None)
+    sys.unraisablehook(closed)
+    sys.unraisablehook(other)
+    assert heard == [other]

@@ -29,7 +29,7 @@ def test_a_run_learns_and_leaves_its_files(tmp_path):
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
         "config.json", "run.json", "model.txt", "vocabularies.json", "metrics.jsonl", "tensorboard",
-        "checkpoints",
+        "checkpoints", "run.lock",
     }  # fmt: skip
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["ended"] == "done" and record["training_seconds"] > 0

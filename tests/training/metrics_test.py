@@ -1,6 +1,8 @@
 """`metrics.jsonl` has every step once; the console fits a terminal and a log."""
 
+import errno
 import json
+import re
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ def steps(path):
 
 
 def log_of(path, first, last, start):
-    log = MetricsLog(path, start)
+    log = MetricsLog(path, start, None, print)
     for step in range(first, last + 1):
         log.write(line(step))
     log.close()
@@ -43,14 +45,124 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     assert steps(tmp_path) == list(range(1, 12))
 
 
-def test_a_line_that_is_no_json_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nrubbish\n{"step": 3}\n')
-    with pytest.raises(StorageError, match="metrics.jsonl line 2 is no JSON: 'rubbish'"):
-        read_records(tmp_path / "metrics.jsonl")
+RUBBISH = [b"rubbish", b'"a string"', b'{"step": 2}', b'{"step": "2", "split": ""}', b"\xff{}"]
+
+
+@pytest.mark.parametrize("rubbish", RUBBISH)
+def test_a_damaged_line_is_named_and_costs_no_other(tmp_path, rubbish):
+    file = tmp_path / "metrics.jsonl"
+    log_of(tmp_path, 1, 3, start=0)
+    first, _, third = file.read_bytes().splitlines()
+    damaged = b"\n".join((first, rubbish, third, b""))
+    file.write_bytes(damaged)
+    start = re.escape(repr(rubbish.decode(errors="replace")))
+    with pytest.raises(StorageError, match=f"metrics.jsonl line 2 is damaged: {start}; delete"):
+        read_records(file)
+    said = []
+    MetricsLog(tmp_path, 3, None, said.append).close()
+    assert steps(tmp_path) == [1, 3]
+    assert len(said) == 1 and "metrics.jsonl: line 2 is damaged" in said[0], said
+    assert (tmp_path / "damaged" / "metrics.jsonl").read_bytes() == damaged
+
+
+def marked(path, last):
+    """A log of so many steps; what is told of it later on."""
+    log = MetricsLog(path, 0, None, print)
+    for step in range(1, last + 1):
+        log.write(line(step))
+    log.flush()
+    mark = log.mark()
+    log.write(line(last + 1))
+    log.close()
+    return mark
+
+
+def test_what_was_marked_is_what_must_be_there(tmp_path):
+    mark = marked(tmp_path, 9)
+    file, said = tmp_path / "metrics.jsonl", []
+    good = file.read_text()
+
+    def told(text):
+        said.clear()
+        file.write_text(text) if text is not None else file.unlink()
+        log = MetricsLog(tmp_path, 9, mark, said.append)
+        again = log.mark()
+        log.close()
+        return " ".join(said), again
+
+    assert told(good) == ("", mark)
+    assert told(good + "rubbish after what counts\n") == ("", mark)
+    assert "line up to step 9 is not what was written" in told(good.replace("1.0", "7.0", 1))[0]
+    assert "line 1 is damaged" in told(good.replace('"step"', '"stop"', 1))[0]
+    assert "2 of 9 lines up to step 9 are gone" in told("".join(good.splitlines(True)[2:]))[0]
+    assert "4 of 9 lines up to step 9 are gone" in told(good[: len(good) // 2])[0]
+    for nothing in ("", None):
+        assert "9 of 9 lines up to step 9 are gone" in told(nothing)[0]
+    # Once said, it is not said again.
+    short, remarked = told("".join(good.splitlines(True)[2:]))
+    assert short and remarked != mark
+    again = []
+    MetricsLog(tmp_path, 9, remarked, again.append).close()
+    assert again == []
+
+
+class Full:
+    """A file on a disk that is full after so many bytes."""
+
+    def __init__(self, file, room):
+        self.file, self.room = file, room
+        self.name = file.name
+
+    def write(self, data):
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        size = self.file.write(data[: self.room])
+        self.room -= size
+        return size
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+
+def test_a_full_disk_leaves_no_half_of_a_line_and_is_said_once(tmp_path):
+    log = MetricsLog(tmp_path, 0, None, print)
+    log.write(line(1))
+    log.flush()
+    before = log.mark()
+    log._file = Full(log._file, 10)
+    log.write(line(2))
+    with pytest.raises(StorageError, match=r"cannot write .*metrics.jsonl: No space left"):
+        log.flush()
+    log.close()
+    assert steps(tmp_path) == [1] and log.mark() == before
+    assert (tmp_path / "metrics.jsonl").read_bytes().count(b"step") == 1
+
+
+def test_tensorboard_ends_with_one_line_and_nothing_else_does(tmp_path, monkeypatch):
+    said = []
+    log = MetricsLog(tmp_path, 0, None, said.append)
+    log._board._writer._writer = Full(log._board._writer._writer, 0)
+    for step in range(1, 100):
+        log.write(line(step))
+    log.close()
+    assert steps(tmp_path) == list(range(1, 100))
+    assert len(said) == 1 and "no more TensorBoard events" in said[0] and "No space" in said[0]
+
+    (tmp_path / "tensorboard").rename(tmp_path / "moved")
+    (tmp_path / "tensorboard").touch()
+    MetricsLog(tmp_path, 0, None, said.append).close()
+    assert len(said) == 2 and "File exists" in said[1], said
+
+
+def test_attempts_within_one_second_have_a_file_each(tmp_path, monkeypatch):
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    log_of(tmp_path, 1, 3, start=0)
+    log_of(tmp_path, 4, 6, start=3)
+    assert len(list((tmp_path / "tensorboard").iterdir())) == 2
 
 
 def test_lines_wait_for_a_flush(tmp_path):
-    log = MetricsLog(tmp_path, 0)
+    log = MetricsLog(tmp_path, 0, None, print)
     log.write(line(1))
     assert (tmp_path / "metrics.jsonl").read_text() == ""
     log.flush()

@@ -1,7 +1,9 @@
 """Run folders: who may write where, and what can be loaded again."""
 
 import json
+import os
 import re
+import socket
 import subprocess
 import types
 
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from recattn_jax.errors import StorageError, UserError
+from recattn_jax.locks import FileLock
 from recattn_jax.training import (
     RunFolder,
     evaluate,
@@ -16,7 +19,6 @@ from recattn_jax.training import (
     load_experiment_file,
     load_run,
     machine,
-    runs,
 )
 from recattn_jax.training.runs import parameter_table
 from tests.training.toy import run_folder, toy
@@ -52,7 +54,7 @@ def finished(tmp_path_factory):
 
 def test_a_run_is_loaded_with_all_that_it_takes(finished):
     folder, outcome = finished
-    run = load_run(folder / "run")
+    run = load_run(folder / "run", config_file=folder / "toy_experiment.py")
     assert run.step == outcome.best_step == 8
     assert run.config.steps == 8 and run.config.sizes == (1, 2)
     assert run.vocabularies["text"].vocabulary_size == 257
@@ -65,10 +67,15 @@ def test_a_run_is_loaded_with_all_that_it_takes(finished):
         evaluate(run.experiment, run.params, data.evaluation["validation"], run.vocabularies)
         == outcome.metrics
     )
-    assert load_run(folder / "run", checkpoint="last").step == 8
-    assert load_run(folder / "run", checkpoint=6).step == 6
+    assert (
+        load_run(folder / "run", config_file=folder / "toy_experiment.py", checkpoint="last").step
+        == 8
+    )
+    assert (
+        load_run(folder / "run", config_file=folder / "toy_experiment.py", checkpoint=6).step == 6
+    )
     with pytest.raises(UserError, match="no checkpoint 5"):
-        load_run(folder / "run", checkpoint=5)
+        load_run(folder / "run", config_file=folder / "toy_experiment.py", checkpoint=5)
 
 
 def test_an_experiment_file_that_changed_is_refused(finished):
@@ -76,7 +83,7 @@ def test_an_experiment_file_that_changed_is_refused(finished):
     file = folder / "toy_experiment.py"
     file.write_text(EXPERIMENT.replace("width=64", "breadth=64"))
     with pytest.raises(UserError, match=r"has changed since .* keys \['breadth', 'width'\]"):
-        load_run(folder / "run")
+        load_run(folder / "run", config_file=folder / "toy_experiment.py")
     file.write_text(EXPERIMENT)
 
 
@@ -87,7 +94,8 @@ def test_no_run_is_no_run(tmp_path):
 
 def test_another_config_is_refused_with_the_keys_that_differ(tmp_path):
     experiment, data = toy()
-    run_folder(tmp_path / "run", width=64, seed=0).begin(experiment, data)
+    with run_folder(tmp_path / "run", width=64, seed=0).begin(experiment, data):
+        pass
     run_folder(tmp_path / "run", width=64, seed=0)
     with pytest.raises(UserError, match=r"another config \(seed: 0 there, 1 now; x: absent there"):
         run_folder(tmp_path / "run", width=64, seed=1, x=2)
@@ -136,8 +144,8 @@ def test_a_commit_has_a_plus_where_programs_differ_and_pages_do_not_count(monkey
         who = ["-c", "user.name=A", "-c", "user.email=a@b", "-c", "core.hooksPath="]
         subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
 
-    monkeypatch.setattr(runs, "CHECKOUT", tmp_path)
-    assert runs.commit() is None
+    monkeypatch.setattr(machine, "CHECKOUT", tmp_path)
+    assert machine.commit() is None
     program, page = tmp_path / "program.py", tmp_path / "deep" / "RESULTS.md"
     page.parent.mkdir()
     program.touch(), page.touch()
@@ -145,9 +153,9 @@ def test_a_commit_has_a_plus_where_programs_differ_and_pages_do_not_count(monkey
     git("add", ".")
     git("commit", "-m", "first")
     page.write_text("more")
-    assert re.fullmatch("[0-9a-f]{40}", str(runs.commit()))
+    assert re.fullmatch("[0-9a-f]{40}", str(machine.commit()))
     program.write_text("pass")
-    assert re.fullmatch("[0-9a-f]{40}[+]", str(runs.commit()))
+    assert re.fullmatch("[0-9a-f]{40}[+]", str(machine.commit()))
 
 
 def test_a_process_on_one_core_says_so(monkeypatch, tmp_path):
@@ -182,3 +190,51 @@ def test_a_read_only_folder_while_running_is_a_storage_error(tmp_path, monkeypat
     monkeypatch.setattr("os.replace", read_only)
     with pytest.raises(StorageError, match=r"cannot write .*Read-only file system"):
         fit(experiment, data, run)
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_a_folder_in_use_is_refused_and_left_alone(tmp_path):
+    experiment, data = toy()
+    path = tmp_path / "run"
+    with run_folder(path).begin(experiment, data):
+        before = content(path)
+        with pytest.raises(UserError) as caught, run_folder(path).begin(experiment, data):
+            pass
+        assert content(path) == before
+    owner = f"run is in use by process {os.getpid()} on {socket.gethostname()}, since 20"
+    words = str(caught.value)
+    assert owner in words and "or use another workdir" in words and "\n" not in words, words
+    # The file stays, and stands in nobody's way.
+    assert (path / "run.lock").exists()
+    with run_folder(path).begin(experiment, data):
+        pass
+
+
+def test_an_owner_that_has_not_said_its_name_yet_is_one_too(tmp_path):
+    experiment, data = toy()
+    with FileLock(tmp_path / "run.lock"):
+        with (
+            pytest.raises(UserError, match="in use by another process;"),
+            run_folder(tmp_path).begin(experiment, data),
+        ):
+            pass
+        assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+
+
+def test_the_first_error_is_the_one_that_is_heard(tmp_path, monkeypatch):
+    """A full disk is met again when it is written down how the run ended."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = run_folder(tmp_path)
+    with pytest.raises(ZeroDivisionError), run.recording():
+        monkeypatch.setattr("os.replace", full)
+        raise ZeroDivisionError
+    assert json.loads((tmp_path / "run.json").read_text())["ended"] == "killed"
+    with pytest.raises(StorageError, match="cannot write"), run.recording():
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]

@@ -5,7 +5,6 @@ import functools
 import gzip
 import hashlib
 import io
-import json
 import pathlib
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 
 from absl import logging
 
+from recattn_jax import untrusted
 from recattn_jax.data.builders import RecordsBuilder, open_or_prepare
 from recattn_jax.data.records import SPLITS, Content, Records, Source, with_validation
 from recattn_jax.errors import UserError
@@ -77,28 +77,24 @@ class File:
 def parsed_json(file: File, line: int, text: str) -> Any:
     """Returns what `text`, which begins at `line` of `file`, says in JSON."""
     try:
-        found = json.loads(text)
-        json.dumps(found, ensure_ascii=False).encode("utf-8")
-    except json.JSONDecodeError as error:
-        file.fault(line + error.lineno - 1, f"broken JSON: {error.msg} at column {error.colno}")
-    except (UnicodeEncodeError, RecursionError) as error:
-        file.fault(line, f"broken JSON: {first_line(error)}")
-    return found
+        return untrusted.parse_json(text)
+    except untrusted.Unreadable as error:
+        file.fault(line + error.line - 1, str(error))
 
 
 def read(path: Path) -> File:
-    """Reads a file; UserError where there is none, or it is a damaged gzip."""
-    place = pathlib.Path(path).expanduser()
+    """Reads a file; UserError where there is none, or it is a damaged or a boundless gzip."""
+    place = untrusted.place(path)
     try:
-        data = place.read_bytes()
-    except OSError as error:
-        raise UserError(f"{place}: cannot be read ({error.strerror}); give another file") from error
+        data = untrusted.read_bytes(place)
+    except untrusted.Unreadable as error:
+        raise UserError(f"{place}: cannot be read ({error}); give another file") from None
     return File(place, _unpacked(place, data) if place.suffix == ".gz" else data)
 
 
 def find_file(folder: Path, name: str) -> pathlib.Path:
     """Returns the file `name`, or `name.gz`, of a folder; UserError where there is neither."""
-    place = pathlib.Path(folder).expanduser()
+    place = untrusted.place(folder)
     for path in (place / name, place / f"{name}.gz"):
         if path.is_file():
             return path
@@ -146,7 +142,7 @@ def open_files(
 
     def content() -> Content:
         splits = {split: parse(of) for split, of in files.items()}
-        _check_alike(splits, {split: str(of[0].path) for split, of in files.items()})
+        _check(splits, {split: str(of[0].path) for split, of in files.items()})
         return carve(splits, share, str(files["train"][0].path))
 
     source = _prepared(builder, (str(share), *settings, *parts), content, data_dir)
@@ -174,21 +170,29 @@ def open_file(
 
     def content() -> Content:
         splits = parse()
-        _check_alike(splits, dict.fromkeys(splits, str(file.path)))
+        _check(splits, dict.fromkeys(splits, str(file.path)))
         return with_validation(splits, validation, str(file.path))
 
     recipe = (str(validation), *settings, file.digest)
     return with_warnings(_prepared(builder, recipe, content, data_dir))
 
 
-def _check_alike(splits: Content, where: Mapping[str, str]) -> None:
-    """Sees to it that the steps of all series have as many numbers, and of one kind."""
+def _check(splits: Content, where: Mapping[str, str]) -> None:
+    """Sees to it that text is Unicode, and that the steps of all series are of one kind."""
     first = None
     for split, records in splits.items():
         for number, record in enumerate(records):
+            for value in record.values():
+                texts = value if isinstance(value, list) else [value]
+                for text in texts:
+                    if isinstance(text, str) and not _is_unicode(text):
+                        raise UserError(
+                            f"{where[split]}: {text!r:.60} in example {number} of {split} is not"
+                            " UTF-8; rename or convert it"
+                        )
             series = record.get("series")
             if series is None:
-                return
+                continue
             steps = series.dtype, series.shape[1:]
             first = first or steps
             if steps != first:
@@ -197,6 +201,13 @@ def _check_alike(splits: Content, where: Mapping[str, str]) -> None:
                     f" {steps[0]}{list(steps[1])}, the first series {first[0]}{list(first[1])};"
                     " give series of one kind"
                 )
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return bool(text.encode("utf-8")) or not text
+    except UnicodeEncodeError:
+        return False
 
 
 def _prepared(
@@ -217,7 +228,10 @@ def with_warnings(source: Source) -> Source:
             name: [split for split, found in source.counts[field].items() if name in found]
             for name in names
         }
-        told = ", ".join(f"{name} ({' and '.join(where[name]) or 'nowhere'})" for name in names)
+        told = ", ".join(
+            f"{untrusted.one_line(name)} ({' and '.join(where[name]) or 'nowhere'})"
+            for name in names
+        )
         logging.warning("%s: no training example has these of %s: %s", source.name, field, told)
     return source
 
@@ -230,10 +244,18 @@ def first_line(error: BaseException) -> str:
 
 def _unpacked(path: pathlib.Path, packed: bytes) -> bytes:
     parts: list[bytes] = []
+    left = untrusted.unpacked_most(len(packed))
     with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
         try:
             while part := file.read1(_CHUNK):
                 parts.append(part)
+                left -= len(part)
+                if left < 0:
+                    raise UserError(
+                        f"{path}: its {len(packed)} bytes unpack to more than"
+                        f" {untrusted.unpacked_most(len(packed))}; unpack it yourself if that is"
+                        " meant"
+                    )
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             line = sum(part.count(b"\n") for part in parts) + 1
             what = "is cut off" if isinstance(error, EOFError) else f"is damaged ({error})"

@@ -3,12 +3,12 @@
 import io
 import itertools
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import numpy as np
 
+from recattn_jax import untrusted
 from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import CARVED, File, Path, first_line, open_file, read
 from recattn_jax.data.records import SERIES, Content, Record, Source
@@ -111,16 +111,27 @@ def _recordings(file: File, frames: str, label: str) -> list[Record]:
 
 
 def _arrays(file: File, *names: str) -> dict[str, np.ndarray]:
+    most = untrusted.unpacked_most(len(file.data))
     try:
+        with zipfile.ZipFile(io.BytesIO(file.data)) as members:
+            if sum(member.file_size for member in members.infolist()) > most:
+                _fault(file, f"unpacks to more than {most} bytes; write it again, not so packed")
         with np.load(io.BytesIO(file.data), allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("one array alone")
             missing = [name for name in names if name not in archive.files]
             if missing:
-                _fault(file, f"holds no {missing[0]!r}, only {', '.join(archive.files)}")
-            return {name: archive[name] for name in names}
-    except (TypeError, OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+                known = ", ".join(archive.files)
+                _fault(file, f"holds no {missing[0]!r}, only {known:.200}")
+            arrays = {name: archive[name] for name in names}
+    except UserError:
+        raise
+    # zipfile, zlib and NumPy meet damage with whatever they stumble over (struct.error,
+    # NotImplementedError, RuntimeError, MemoryError for a shape that lies, ...).
+    except Exception as error:
         _fault(file, f"no whole NumPy archive ({first_line(error)}); fetch or write it again")
+    for name, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # a member that is no array comes as its bytes
+            _fault(file, f"{name!r} is no array; fetch or write it again")
+    return arrays
 
 
 def _check_list(file: File, name: str, array: np.ndarray) -> None:
@@ -130,6 +141,10 @@ def _check_list(file: File, name: str, array: np.ndarray) -> None:
             f"{name!r} holds {array.dtype}{list(array.shape)}, expected a list of whole numbers or"
             " names",
         )
+    try:
+        array.tolist()
+    except ValueError as error:  # numbers that are no characters
+        _fault(file, f"{name!r} holds what is no name ({first_line(error)})")
 
 
 def _fault(file: File, what: str) -> NoReturn:

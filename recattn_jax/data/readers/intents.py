@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from recattn_jax import untrusted
 from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import CARVED, File, Path, open_files, parsed_json
 from recattn_jax.data.records import TAGGED_WITH_INTENT, Record, Source
@@ -55,7 +56,7 @@ def intent_slots(
     if isinstance(folder_or_paths, Mapping):
         paths = {split: [path] for split, path in folder_or_paths.items()}
     else:
-        paths = _published(pathlib.Path(folder_or_paths).expanduser())
+        paths = _published(untrusted.place(folder_or_paths))
 
     def parse(files: Sequence[File]) -> list[Record]:
         return [record for file in files for record in _records(file)]

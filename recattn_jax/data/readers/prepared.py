@@ -1,5 +1,6 @@
 """Records from sets that TFDS prepared, whoever did."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from recattn_jax.data.builders import Field, open_prepared
+from recattn_jax import untrusted
+from recattn_jax.data.builders import Field, irregular, open_prepared
 from recattn_jax.data.features import flat, steps_of, value_of
 from recattn_jax.data.readers.files import CARVED, first_line, with_warnings
 from recattn_jax.data.records import Source, surveyed, with_validation
@@ -18,6 +20,9 @@ from recattn_jax.errors import UserError
 # Fields that are lists of strings, and the one that is an array; all others are strings.
 _LISTS = ("tokens", "tags", "targets")
 _SERIES = "series"
+# Where features.json names classes, now and in sets of former years, and what these begin with.
+_NAMES_OF_CLASSES = ("pythonClassName", "python_class_name", "type")
+_TFDS = "tensorflow_datasets."
 
 
 def prepared_records(
@@ -59,7 +64,11 @@ def prepared_records(
     }
     try:
         source = open_prepared(folder, chosen)
-    except (IndexError, OSError, RuntimeError, TypeError, ValueError) as error:
+    except UserError:
+        raise
+    # TFDS and array_record meet damage with whatever they stumble over (KeyError, TypeError,
+    # RuntimeError, errors of protobuf, ...).
+    except Exception as error:
         raise UserError(
             f"{folder}: the files are damaged or missing ({first_line(error)}); prepare it again"
         ) from error
@@ -76,10 +85,14 @@ def _info(folder: pathlib.Path) -> Any:
             f"{folder}: no prepared TFDS data set is here (no dataset_info.json); "
             "give the folder of one version, such as data/trec/1.0.0"
         )
+    if (stray := irregular(folder)) is not None:
+        raise UserError(f"{stray}: a pipe or a device, not a file; prepare the set again")
+    _check_features(folder)
     try:
         info = tfds.builder_from_directory(str(folder)).info
         info.features.items()
-    except (ValueError, KeyError, AttributeError, ModuleNotFoundError) as error:
+    # Its parsers meet damage with whatever they stumble over.
+    except Exception as error:
         raise UserError(f"{folder}: TFDS cannot read this set ({first_line(error)})") from error
     if info.file_format is not tfds.core.FileFormat.ARRAY_RECORD:
         raise UserError(
@@ -87,6 +100,37 @@ def _info(folder: pathlib.Path) -> Any:
             "prepare the set again with file_format='array_record'"
         )
     return info
+
+
+def _check_features(folder: pathlib.Path) -> None:
+    """Sees to it that no class is named but those of TFDS, which imports whatever is named.
+
+    Raises:
+        UserError: names another.
+    """
+    file = folder / "features.json"
+    if not untrusted.is_there(file):
+        return
+    try:
+        left: list[Any] = [untrusted.read_object(file)]
+    except untrusted.Unreadable as error:
+        raise UserError(f"{file}: {error}; prepare the set again") from None
+    while left:
+        found = left.pop()
+        if isinstance(found, list):
+            left += found
+        if isinstance(found, str) and found.lstrip().startswith("{"):  # JSON within JSON
+            with contextlib.suppress(untrusted.Unreadable):
+                left.append(untrusted.parse_json(found))
+        if not isinstance(found, dict):
+            continue
+        left += found.values()
+        for name in (found.get(key) for key in _NAMES_OF_CLASSES):
+            if isinstance(name, str) and not name.startswith(_TFDS):
+                raise UserError(
+                    f"{file}: names the class {name!r:.80}, and importing it runs its code;"
+                    " prepare the set again with features of TFDS itself"
+                )
 
 
 def _field(

@@ -7,7 +7,8 @@ from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import CARVED, File, Path, open_files
 from recattn_jax.data.records import PAIRS, Record, Source
 
-_LINE = re.compile(r"IN: (.*\S.*) OUT: (.*\S.*)")
+# Nothing here may be tried in two ways: a line may be a megabyte long.
+_LINE = re.compile(r"IN: (.*) OUT: (.*)")
 
 
 class RecattnScan(RecordsBuilder):
@@ -47,7 +48,7 @@ def _records(files: Sequence[File]) -> list[Record]:
     records: list[Record] = []
     for number, line in enumerate(files[0].lines(), 1):
         found = _LINE.fullmatch(line)
-        if found is None:
+        if found is None or not all(side.strip() for side in found.groups()):
             files[0].fault(number, f"expected IN: command OUT: actions, found {line!r:.60}")
         records.append({"source": found[1].strip(), "targets": [found[2].strip()]})
     return records

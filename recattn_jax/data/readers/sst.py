@@ -14,7 +14,7 @@ _CLASSES = {
     5: ("very negative", "negative", "neutral", "positive", "very positive"),
 }
 _FILES = {"train": "train", "validation": "dev", "test": "test"}
-_LINE = re.compile(r"(\d) (.*\S.*)")
+_LINE = re.compile(r"([0-9]) (.*)")
 
 
 class RecattnSst(RecordsBuilder):
@@ -67,7 +67,7 @@ def _numbered(file: File) -> list[tuple[int, str]]:
 
 def _record(file: File, number: int, line: str, names: Sequence[str]) -> Record:
     found = _LINE.fullmatch(line)
-    if found is None or int(found[1]) >= len(names):
+    if found is None or int(found[1]) >= len(names) or not found[2].strip():
         file.fault(
             number, f"expected a class 0 to {len(names) - 1}, a space and words, found {line!r:.60}"
         )

@@ -5,7 +5,7 @@ import datetime
 import functools
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from absl import logging
@@ -123,16 +123,30 @@ def later(times: Sequence[str], count: int) -> list[str]:
     days = {(moment.day, moment.timetz()) for moment in moments}
     if len(months) == len(days) == 1 and last.day <= 28:  # which every month has
         (apart,) = months
-        following = [_in_month(last, _months(last) + number * apart) for number in ahead]
+        following = _calculated(
+            lambda number: _in_month(last, _months(last) + number * apart), ahead
+        )
     elif len(distances) == 1:
         (distance,) = distances
-        following = [last + number * distance for number in ahead]
+        following = _calculated(lambda number: last + number * distance, ahead)
     else:
+        following = []
+    if not following:
         return [f"+{number}" for number in ahead]
     if all(len(text) == len("2020-01-01") for text in times):
         return [str(moment.date()) for moment in following]
     separator = "T" if "T" in times[-1] else " "
     return [moment.isoformat(separator) for moment in following]
+
+
+def _calculated(
+    moment: Callable[[int], datetime.datetime], ahead: Iterable[int]
+) -> list[datetime.datetime]:
+    """Moments; none where one is after the year 9999."""
+    try:
+        return [moment(number) for number in ahead]
+    except (OverflowError, ValueError):
+        return []
 
 
 def _months(moment: datetime.datetime) -> int:

@@ -9,7 +9,7 @@ from recattn_jax.data.records import LABELLED, Record, Source
 
 _COARSE = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 _FILES = {"train": "train_5500.label", "test": "TREC_10.label"}
-_LINE = re.compile(rf"(({'|'.join(_COARSE)}):\w+) (.*\S.*)")
+_LINE = re.compile(rf"(({'|'.join(_COARSE)}):\w+) (.*)")
 
 
 class RecattnTrec(RecordsBuilder):
@@ -54,7 +54,7 @@ def trec(folder: Path, data_dir: Path, fine: bool, validation: float = CARVED) -
 
 def _record(file: File, number: int, line: str, fine: bool) -> Record:
     found = _LINE.fullmatch(line)
-    if found is None:
+    if found is None or not found[3].strip():
         file.fault(
             number,
             f"expected KIND:kind with one of {', '.join(_COARSE)}, a space and words, "

@@ -1,17 +1,20 @@
 """Sound with a label: folders or archives of wav files."""
 
+import bz2
 import dataclasses
+import gzip
+import io
 import itertools
 import lzma
 import pathlib
 import re
 import tarfile
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Int
 
+from recattn_jax import untrusted
 from recattn_jax.data.builders import RecordsBuilder
 from recattn_jax.data.readers.files import CARVED, File, Path, first_line, open_files, read
 from recattn_jax.data.records import SERIES, TRANSCRIBED, Record, Source
@@ -156,7 +159,7 @@ def _by_split(path: Path, splits: Mapping[str, str] | None) -> "dict[str, list[_
     """The files for training, and those of each pattern."""
     patterns = {name: _pattern(name, pattern) for name, pattern in (splits or {}).items()}
     found: dict[str, list[_WavFile]] = {"train": []}
-    for file in _wav_files(pathlib.Path(path).expanduser()):
+    for file in _wav_files(untrusted.place(path)):
         split = next((name for name, p in patterns.items() if p.search(file.name)), "train")
         found.setdefault(split, []).append(file)
     for name in ("train", *patterns):
@@ -181,20 +184,81 @@ def _wav_files(place: pathlib.Path) -> list[_WavFile]:
         paths = sorted(p for p in place.rglob("*") if p.suffix.lower() == ".wav" and not p.is_dir())
         return [_WavFile(p, read(p).data, p.relative_to(place).as_posix()) for p in paths]
     try:
-        with tarfile.open(place) as archive:
-            members = [
-                m for m in archive if (m.isfile() or m.islnk()) and m.name.lower().endswith(".wav")
-            ]
-            members.sort(key=lambda member: member.name)
-            return [
-                _WavFile(place / m.name, opened.read(), pathlib.PurePosixPath(m.name).as_posix())
-                for m in members
-                if (opened := archive.extractfile(m)) is not None
-            ]
-    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError, zlib.error) as error:
+        return _members(place, untrusted.read_bytes(place))
+    except UserError:
+        raise
+    # tarfile and what unpacks meet damage with whatever they stumble over (ValueError, KeyError,
+    # struct.error, EOFError, ...).
+    except Exception as error:
         raise UserError(
             f"{place}: neither a folder nor a whole tar archive ({first_line(error)})"
         ) from None
+
+
+def _members(place: pathlib.Path, data: bytes) -> list[_WavFile]:
+    """The wav files in an archive, by name; nothing is written, and names are only words."""
+    most = untrusted.unpacked_most(len(data))
+    stream = _Bounded(_unpacking(data), most)
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        members, size = [], 0
+        for member in archive:
+            if (member.isfile() or member.islnk()) and member.name.lower().endswith(".wav"):
+                members.append(member)
+                # Of a sparse file the size says what it would be.
+                size += member.size
+                stream.check(size)
+        # tarfile takes a header that is damaged for the end, which is a block of zeros.
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"cut off or damaged after {len(members)} wav files")
+        members.sort(key=lambda member: member.name)
+        return [
+            _WavFile(place / m.name, opened.read(), pathlib.PurePosixPath(m.name).as_posix())
+            for m in members
+            if (opened := archive.extractfile(m)) is not None
+        ]
+
+
+def _unpacking(data: bytes) -> io.BufferedIOBase:
+    packed = io.BytesIO(data)
+    if data.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=packed)
+    if data.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(packed)
+    return bz2.BZ2File(packed) if data.startswith(b"BZh") else packed
+
+
+class _Bounded(io.BufferedIOBase):
+    """A stream that refuses to be longer than it may.
+
+    Args:
+        stream: that can be read and sought.
+        most: its bytes.
+    """
+
+    def __init__(self, stream: io.BufferedIOBase, most: int):
+        self._stream, self._most = stream, most
+
+    def check(self, size: int) -> None:
+        """Raises tarfile.ReadError where `size` is too much."""
+        if size > self._most:
+            raise tarfile.ReadError(
+                f"it unpacks to more than {self._most} bytes; unpack it yourself if that is meant"
+            )
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = self._most - self._stream.tell()
+        found = self._stream.read(left + 1 if size is None or size < 0 else min(size, left + 1))
+        self.check(self._stream.tell())
+        return found
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        assert whence == io.SEEK_SET, "as tarfile seeks"
+        self.check(offset)
+        return self._stream.seek(offset)
+
+    def tell(self) -> int:
+        return self._stream.tell()
 
 
 def _pattern(name: str, text: str) -> re.Pattern[str]:

@@ -14,7 +14,7 @@ class FileLock:
     A process that inherits its descriptor holds it too; it is free when the last of them has ended.
 
     Args:
-      path: the file; it is made, stays, and holds nothing.
+      path: the file; it is made, and stays. What it holds is the owner's to say.
 
     Example:
       >>> with FileLock(Path("here.lock")):
