@@ -90,9 +90,7 @@ def advance_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights())
     return _lstm_step(carry, gates, weights).carry
 
 
-def view_lstm(
-    carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights()
-) -> dict[str, Array]:
+def view_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights()) -> dict[str, Array]:
     """The gates of `advance_lstm` as they act, `[B, H]` each: input, forget, candidate, output."""
     return _lstm_step(carry, gates, weights).gates
 

@@ -270,9 +270,7 @@ class SelfAttention(MultiHead):
         """Attention among the steps of x alone."""
         reach = Reach(self.causal, self.window)
         if self.is_mutable_collection("intermediates"):
-            return attention.document_attention(
-                queries, keys, values, marks, marks, reach, scoring
-            )
+            return attention.document_attention(queries, keys, values, marks, marks, reach, scoring)
         if self.window is not None:
             return attention.windowed_attention(queries, keys, values, marks, reach, scoring)
         return attention.sequence_attention(queries, keys, values, marks, reach, scoring)
