@@ -93,8 +93,7 @@ class Recurrent(SequenceLayer):
     gate of a unit together: `input_kernel [D, G, H]`, `recurrent_kernel [H, G, H]`, `bias [G, H]`.
     The carry is float32, or wider where x is.
 
-    With `mutable=["intermediates"]` it runs as it is written, step after step, and what it goes
-    through comes out too: `carries`, arrays `[B, T, H]`, and `gates` as they act, by name.
+    With `mutable=["intermediates"]` all `carries` and `gates` come out too, arrays `[B, T, H]`.
 
     Attributes:
       features: units H.
@@ -221,16 +220,14 @@ class Recurrent(SequenceLayer):
         )
         return hidden_BTP.astype(x.dtype), RecurrentState(carry, steps.segment)
 
-    def _run_or_trace(
-        self, cell: recurrence.Cell, *arguments: Any, remat_every: int | None, **options: Any
-    ) -> tuple[Float[Array, "B T P"], recurrence.Carry]:
+    def _run_or_trace(self, *arguments: Any, remat_every: int | None, **options: Any) -> Any:
         """`run`; where the caller collects `intermediates` the reference, which keeps them."""
         if not self.is_mutable_collection("intermediates"):
-            return self.run(cell, *arguments, remat_every=remat_every, **options)
-        traced = recurrence.trace_cell(cell, *arguments, **options)
-        self.sow("intermediates", "carries", traced.carries)
-        self.sow("intermediates", "gates", traced.gates)
-        return traced.hidden, traced.carry
+            return self.run(*arguments, remat_every=remat_every, **options)
+        hidden_BTP, carry, carries, gates = recurrence.trace_cell(*arguments, **options)
+        self.sow("intermediates", "carries", carries)
+        self.sow("intermediates", "gates", gates)
+        return hidden_BTP, carry
 
 
 class RNN(Recurrent):
@@ -344,10 +341,8 @@ class LSTM(Recurrent):
                 cell_shift=self._vector("cell_shift", zeros),
             )
         if self.projection is not None:
-            shape = (self.features, self.projection)
-            kernel = self.param(
-                "projection_kernel", nn.initializers.lecun_normal(), shape, jnp.float32
-            )
+            shape, lecun = (self.features, self.projection), nn.initializers.lecun_normal()
+            kernel = self.param("projection_kernel", lecun, shape, jnp.float32)
             weights = weights._replace(
                 projection=partition.gather(kernel.astype(recurrent_kernel.dtype))
             )
