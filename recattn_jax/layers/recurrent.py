@@ -17,7 +17,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from recattn_jax import partition
-from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, segments
+from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, segments, tracing
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.initializers import per_gate_lecun, per_gate_orthogonal
@@ -224,7 +224,7 @@ class Recurrent(SequenceLayer):
         """`run`; where the caller collects `intermediates` the reference, which keeps them."""
         if not self.is_mutable_collection("intermediates"):
             return self.run(*arguments, remat_every=remat_every, **options)
-        hidden_BTP, carry, carries, gates = recurrence.trace_cell(*arguments, **options)
+        hidden_BTP, carry, carries, gates = tracing.trace_cell(*arguments, **options)
         self.sow("intermediates", "carries", carries)
         self.sow("intermediates", "gates", gates)
         return hidden_BTP, carry

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from recattn_jax.kernels import cells, products, recurrence
+from recattn_jax.kernels import cells, products, recurrence, slstm, tracing
 from recattn_jax.kernels.products import affine
 from recattn_jax.kernels.recurrence import Cell
 from tests.oracles import assert_close, assert_gradients_close
@@ -74,7 +74,7 @@ CASES = {
         lambda length: length,
     ),
     "slstm": Case(
-        Cell(affine, operator.add, cells.advance_slstm, cells.view_slstm),
+        Cell(affine, operator.add, slstm.advance_slstm, slstm.view_slstm),
         ((4, H), (4, H)),
         (2, H // 2, 4, H // 2),
         (H,) * 4,
@@ -399,7 +399,7 @@ def test_what_is_traced_is_what_is_scanned(name: str) -> None:
         call = functools.partial(how, cell, step_weights=step_weights, drop=drop)
         return jax.jit(call)(*arguments)
 
-    traced = run(recurrence.trace_cell, 7)
+    traced = run(tracing.trace_cell, 7)
     assert_close((traced.hidden, traced.carry), run(recurrence.scan_cell, 7), 1e-6)
     at_3 = jax.tree.map(lambda a: a[:, 3], traced.carries)
     assert_close(at_3, run(recurrence.scan_cell, 4)[1], 1e-6)

@@ -9,17 +9,22 @@ import numpy as np
 import pytest
 
 from launch import inspect
-from recattn_jax.kernels import recurrence
+from recattn_jax.kernels import tracing
 from recattn_jax.tasks import Tagging, losses
 from recattn_jax.training import runs
 from tests.launch.commands import TINY, TINY_SCORED
+
+
+def numbers_in(file: str) -> dict[str, np.ndarray]:
+    with np.load(file) as stored:
+        return dict(stored)
 
 
 def test_of_a_language_model(trained, call) -> None:
     result = call(inspect, "--workdir=run", f"--config={TINY}", "--text=the c\u00e4t")
     assert result.code == 0, result.err
     assert "reference kernels" in result.out
-    numbers = np.load("run/inspect/maps.npz")
+    numbers = numbers_in("run/inspect/maps.npz")
     assert list(numbers["labels/input"][:3]) == ["<separator>", "t", "h"]
     assert numbers["losses"].shape == numbers["expected"].shape == (8,)
     assert Path("run/inspect/losses.png").read_bytes()[:4] == b"\x89PNG"
@@ -31,7 +36,7 @@ def test_of_a_translator(scored, call) -> None:
     result = call(inspect, f"--workdir={run}", f"--config={TINY_SCORED}", *told)
     assert result.code == 0, result.err
     assert "prediction: le chat" in result.out
-    numbers = np.load("maps/maps.npz")
+    numbers = numbers_in("maps/maps.npz")
     (name,) = (name for name in numbers if name.startswith("attention/"))
     assert numbers[name].shape == (1, 3, 3)
     np.testing.assert_allclose(numbers[name].sum(-1), 1.0, atol=1e-5)
@@ -54,7 +59,7 @@ def test_of_a_classifier(scored, call) -> None:
     result = call(inspect, f"--workdir={run}", *told)
     assert result.code == 0, result.err
     assert "prediction: about a cat (probability 0." in result.out
-    assert "losses" not in np.load("maps/maps.npz")
+    assert "losses" not in numbers_in("maps/maps.npz")
 
 
 @pytest.mark.parametrize(
@@ -90,13 +95,13 @@ def test_a_run_of_another_kind_is_refused(trained, call, monkeypatch) -> None:
 
 
 def test_what_is_not_what_the_run_computes_is_not_written(scored, call, monkeypatch) -> None:
-    trace = recurrence.trace_cell
+    trace = tracing.trace_cell
 
     def wrong(*arguments, **options):
         traced = trace(*arguments, **options)
         return traced._replace(hidden=traced.hidden + 0.01)
 
-    monkeypatch.setattr(recurrence, "trace_cell", wrong)
+    monkeypatch.setattr(tracing, "trace_cell", wrong)
     told = [f"--config={TINY_SCORED}", "--text=the cat", "--out=maps"]
     result = call(inspect, f"--workdir={scored('classify')}", *told)
     assert result.code == 1
