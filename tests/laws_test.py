@@ -39,7 +39,7 @@ def by_default(name: str, law: str) -> bool:
     if law == "sum":  # combinators have no weights of their own, or next to none
         return "," not in name and not isinstance(TABLE[name].layer, layers.Combinator)
     if law == "seen":  # others only hand on what stands inside of them, or have nothing to show
-        return isinstance(TABLE[name].layer, layers.Recurrent | layers.SelfAttention)
+        return "," not in name and isinstance(TABLE[name].layer, layers.Recurrent)
     return "," not in name or law in ("split", "segment", "refusal")
 
 

@@ -16,6 +16,7 @@ from recattn_jax.shapes import Float
 from recattn_jax.untrusted import one_line
 
 _CELL = 0.17  # inches of a token
+_UNNAMED = 6.0  # inches of all tokens, where there are too many for names
 _LONGEST_TOKEN = 12
 _MOST_NAMED = 96
 """Tokens that an axis has names for; steps are counted on a longer one."""
@@ -45,8 +46,9 @@ def attention(
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(down, across, squeeze=False).flat)
+    most = float(np.max(seen.weights)) or 1.0  # of a long text all weights are small
     for head, axes in enumerate(panels[:heads]):
-        image = axes.imshow(seen.weights[head], cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
+        image = axes.imshow(seen.weights[head], cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
         axes.set_title(f"head {head}", fontsize=8)
         _name(axes, rows, height, columns, width)
     for axes in panels[heads:]:
@@ -119,7 +121,7 @@ def losses(nats_T: Float[np.ndarray, " T"], expected: Sequence[str], path: Path)
 
 
 def _inches(tokens: int) -> float:
-    return min(max(_CELL * tokens, 1.6), _CELL * _MOST_NAMED)
+    return max(_CELL * tokens, 1.6) if tokens <= _MOST_NAMED else _UNNAMED
 
 
 def _name(
@@ -136,7 +138,9 @@ def _name(
 
 def _ticks(axes: Axes, names: Sequence[str] | None, length: int) -> None:
     if names is not None and length <= _MOST_NAMED:
-        axes.set_xticks(range(length), [_label(name) for name in names], fontsize=6, rotation=90)
+        labels = [_label(name) for name in names]
+        tilt = 90 if max(map(len, labels)) > 1 else 0
+        axes.set_xticks(range(length), labels, fontsize=6, rotation=tilt)
     else:
         axes.tick_params(axis="x", labelsize=6)
 

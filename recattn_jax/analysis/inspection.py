@@ -181,7 +181,7 @@ def _translator(run: Run, task: SequenceToSequence, text: str, target: str | Non
 
 
 def _look(
-    run: Run, labels: Mapping[str, Sequence[str]], *inputs: Int[np.ndarray, " T"]
+    run: Run, labels: Mapping[str, Sequence[str]], *inputs: np.ndarray
 ) -> tuple[Inspection, np.ndarray]:
     """What is seen, and the logits of the kernels that are used otherwise."""
     model, variables = run.experiment.model, {"params": run.params}
