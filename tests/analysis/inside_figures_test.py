@@ -6,7 +6,7 @@ import pytest
 from recattn_jax.analysis import inside_figures
 from recattn_jax.analysis.inside import AttentionMap, RecurrenceTrace
 
-TOKENS = ["$x^", "\x1b[31m", "a\nb", " ", "\u4e2d", "<separator>", "a" * 500]
+TOKENS = ["$x^$", "\x1b[31m", "a\nb", " ", "\u4e2d", "<separator>", "a" * 500]
 
 
 def test_any_token_is_a_label(tmp_path) -> None:

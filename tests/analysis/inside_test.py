@@ -39,7 +39,7 @@ def mixed(weights, x=X[0]):
 FOUNDING = [name for name in hybrids.__all__ if f"hybrids.{name}" in laws.TABLE]
 
 
-@pytest.mark.parametrize("name", ["r_transformer", "luong_decoder"])
+@pytest.mark.parametrize("name", ["luong_decoder"])
 def test_rows_of_a_hybrid_sum_to_one(name: str) -> None:
     check_rows(name)
 
