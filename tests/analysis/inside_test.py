@@ -103,7 +103,7 @@ def test_carries_are_turned_back() -> None:
     assert by_path["forward_layer"].cell == "LSTM"
 
 
-@pytest.mark.parametrize("window", [3, 12])
+@pytest.mark.parametrize("window", [3, pytest.param(12, marks=pytest.mark.slow)])
 def test_windows_are_put_side_by_side(window: int) -> None:
     seen = look(layers.Local(plain(), window=window))
     (only,) = seen.attention
@@ -112,7 +112,9 @@ def test_windows_are_put_side_by_side(window: int) -> None:
     assert_close(seen.recurrence[0].carries[0], seen.output[0], 1e-6)
 
 
-@pytest.mark.parametrize("layer", [layers.Repeat, layers.Tied])
+@pytest.mark.parametrize(
+    "layer", [layers.Repeat, pytest.param(layers.Tied, marks=pytest.mark.slow)]
+)
 def test_copies_are_told_apart(layer) -> None:
     seen = look(layer(layer(plain(), 2), 3))
     assert len(seen.attention) == 6
@@ -147,6 +149,7 @@ def test_a_feedback_memory_looks_at_its_past() -> None:
     assert_close(X[0] + mixed(only.weights, y), y, 1e-5)
 
 
+@pytest.mark.slow
 def test_blocks_are_put_together() -> None:
     reader = layers.Serial(
         (
