@@ -588,11 +588,20 @@ def check_refusal(row: Row) -> None:
         raise AssertionError("a state is accepted")
 
 
+def check_seen(row: Row) -> None:
+    """What a caller looks at inside changes nothing."""
+    x, context = inputs(row), packed(row)
+    look = jax.jit(functools.partial(row.layer.apply, mutable=["intermediates"]))
+    seen, _ = look(variables(row), x, None, context)
+    close(seen, applied(row)(x, None, context), "looked at from inside", 1e-6)
+
+
 ANY: dict[str, Callable[[Row], None]] = {
     "segment": check_segment,
     "padding": check_padding,
     "dtype": check_dtype,
     "sum": check_sum,
+    "seen": check_seen,
 }
 STREAMING = ANY | {"zero": check_zero, "split": check_split, "causality": check_causality}
 WHOLE = ANY | {"refusal": check_refusal}

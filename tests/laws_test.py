@@ -38,6 +38,8 @@ def by_default(name: str, law: str) -> bool:
         return module.endswith(".founding") and law in ("split", "refusal")
     if law == "sum":  # combinators have no weights of their own, or next to none
         return "," not in name and not isinstance(TABLE[name].layer, layers.Combinator)
+    if law == "seen":  # others only hand on what stands inside of them, or have nothing to show
+        return "," not in name and isinstance(TABLE[name].layer, layers.Recurrent)
     return "," not in name or law in ("split", "segment", "refusal")
 
 

@@ -58,6 +58,13 @@ class LSTMWeights(NamedTuple):
     projection: Float[Array, "H P"] | None = None
 
 
+class _LSTMStep(NamedTuple):
+    """A step of the LSTM: its next carry, and its gates as they act."""
+
+    carry: Carry
+    gates: dict[str, Array]
+
+
 def advance_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights()) -> Carry:
     """One LSTM step from its gates, in the order i, f, g, o.
 
@@ -80,6 +87,15 @@ def advance_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights())
     peepholes: Gers and Schmidhuber, 2000; projection: Sak et al., 2014, arXiv:1402.1128;
     layer norm: Ba et al., 2016, arXiv:1607.06450.
     """
+    return _lstm_step(carry, gates, weights).carry
+
+
+def view_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights()) -> dict[str, Array]:
+    """The gates of `advance_lstm` as they act, `[B, H]` each: input, forget, candidate, output."""
+    return _lstm_step(carry, gates, weights).gates
+
+
+def _lstm_step(carry: Carry, gates: Any, weights: LSTMWeights) -> _LSTMStep:
     _, cell = carry
     if weights.recurrent_scale is not None:
         projected, recurrent = gates
@@ -88,16 +104,18 @@ def advance_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights())
     if weights.peepholes is not None:
         i = i + weights.peepholes[None, 0] * cell
         f = f + weights.peepholes[None, 1] * cell
-    cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+    i, f, g = jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g)
+    cell = f * cell + i * g
     if weights.peepholes is not None:
         o = o + weights.peepholes[None, 2] * cell
+    o = jax.nn.sigmoid(o)
     seen = cell
     if weights.cell_scale is not None and weights.cell_shift is not None:
         seen = normalize(cell, -1) * weights.cell_scale[None] + weights.cell_shift[None]
-    hidden = jax.nn.sigmoid(o) * jnp.tanh(seen)
+    hidden = o * jnp.tanh(seen)
     if weights.projection is not None:
         hidden = product(hidden, weights.projection)
-    return hidden, cell
+    return _LSTMStep((hidden, cell), {"input": i, "forget": f, "candidate": g, "output": o})
 
 
 def advance_gru(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
@@ -117,8 +135,15 @@ def advance_gru(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
 
     Cho et al., Learning phrase representations, 2014, arXiv:1406.1078.
     """
+    return _blend(carry, view_gru(carry, gates_BGH))
+
+
+def view_gru(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> dict[str, Array]:
+    """The gates of `advance_gru` as they act, `[B, H]` each: reset, update, candidate."""
+    del carry
     r, z, n, recurrent = split_gates(gates_BGH)
-    return _blend(carry, z, n + jax.nn.sigmoid(r) * recurrent)
+    r = jax.nn.sigmoid(r)
+    return {"reset": r, "update": jax.nn.sigmoid(z), "candidate": jnp.tanh(n + r * recurrent)}
 
 
 def advance_gru_normed(
@@ -140,9 +165,16 @@ def advance_gru_normed(
 
     Ba et al., Layer normalization, 2016, arXiv:1607.06450.
     """
+    return _blend(carry, view_gru_normed(carry, gates, scale_GH))
+
+
+def view_gru_normed(
+    carry: Carry, gates: tuple[Array, Array], scale_GH: Float[Array, "3 H"]
+) -> dict[str, Array]:
+    """The gates of `advance_gru_normed` as they act; see `view_gru`."""
     projected, recurrent = gates
     recurrent = normalize_gates(recurrent, scale_GH, groups=(2, 1))
-    return advance_gru(carry, _merge_gru(projected, recurrent))
+    return view_gru(carry, _merge_gru(projected, recurrent))
 
 
 def advance_gru_reset_before(
@@ -171,49 +203,30 @@ def advance_gru_reset_before(
 
     Cho et al., Learning phrase representations, 2014, arXiv:1406.1078.
     """
+    return _blend(carry, view_gru_reset_before(carry, gates, candidate_kernel, scale_GH))
+
+
+def view_gru_reset_before(
+    carry: Carry,
+    gates: tuple[Any, Array | None],
+    candidate_kernel: Float[Array, "H H"],
+    scale_GH: Float[Array, "3 H"] | None = None,
+) -> dict[str, Array]:
+    """The gates of `advance_gru_reset_before` as they act; see `view_gru`."""
     merged, drop = gates
     if scale_GH is not None:
         projected, recurrent = merged
         merged = _merge_reset_before(projected, normalize_gates(recurrent, scale_GH[:2]))
     r, z, n = split_gates(merged)
-    seen = jax.nn.sigmoid(r) * carry[0]
+    r = jax.nn.sigmoid(r)
+    seen = r * carry[0]
     if drop is not None:
         seen = seen * jax.lax.stop_gradient(drop.astype(seen.dtype))
     recurrent_BGH = product(seen, candidate_kernel)[:, None]
     if scale_GH is not None:
         recurrent_BGH = normalize_gates(recurrent_BGH, scale_GH[2:])
-    return _blend(carry, z, n + recurrent_BGH[:, 0])
-
-
-def advance_slstm(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
-    """One step of the sLSTM: exponential gates, made safe by a running maximum m.
-
-    `m' = max(log sigmoid(f) + m, i)`, `i' = exp(i - m')`, `f' = exp(log sigmoid(f) + m - m')`,
-    `c' = f' c + i' tanh(z)`, `n' = f' n + i'`, `h' = sigmoid(o) c' / n'`.
-
-    A carry whose n is 0 is empty: then `m' = i` and `f' = 0`. c and n are in units of `e^m`, of
-    which h is free: m' is a constant to the gradient, which is exact for h.
-
-    Args:
-      carry: `(h, c, n, m)`, each `[B, H]`.
-      gates_BGH: i, f, z, o, `[B, 4, H]`.
-
-    Returns:
-      The next `(h, c, n, m)`.
-
-    >>> advance_slstm((jnp.zeros((1, 2)),) * 4, jnp.zeros((1, 4, 2)))[2].tolist()
-    [[1.0, 1.0]]
-
-    Beck et al., xLSTM, 2024, arXiv:2405.04517.
-    """
-    _, cell, normalizer, stabilizer = carry
-    i, f, z, o = split_gates(gates_BGH)
-    empty, kept = normalizer == 0, jax.nn.log_sigmoid(f) + stabilizer
-    new = jax.lax.stop_gradient(jnp.where(empty, i, jnp.maximum(kept, i)))
-    i, f = jnp.exp(i - new), jnp.exp(jnp.where(empty, -jnp.inf, kept - new))
-    cell = f * cell + i * jnp.tanh(z)
-    normalizer = f * normalizer + i  # at least 1, once there was a step
-    return jax.nn.sigmoid(o) * cell / normalizer, cell, normalizer, new
+    candidate = jnp.tanh(n + recurrent_BGH[:, 0])
+    return {"reset": r, "update": jax.nn.sigmoid(z), "candidate": candidate}
 
 
 def normalize(x: Float[Array, "..."], axis: int | tuple[int, ...]) -> Float[Array, "..."]:
@@ -295,8 +308,8 @@ def lstm(layer_norm: bool = False) -> Cell:
     True
     """
     if layer_norm:
-        return Cell(normed_affine(), _keep_both, advance_lstm)
-    return Cell(affine, operator.add, advance_lstm)
+        return Cell(normed_affine(), _keep_both, advance_lstm, view_lstm)
+    return Cell(affine, operator.add, advance_lstm, view_lstm)
 
 
 @functools.cache
@@ -316,11 +329,11 @@ def gru(reset_after: bool = True, layer_norm: bool = False) -> Cell:
     """
     project = normed_affine((2, 1)) if layer_norm else affine
     if reset_after and layer_norm:
-        return Cell(project, _keep_both, advance_gru_normed)
+        return Cell(project, _keep_both, advance_gru_normed, view_gru_normed)
     if reset_after:
-        return Cell(project, _merge_gru, advance_gru)
+        return Cell(project, _merge_gru, advance_gru, view_gru)
     merge = _keep_both if layer_norm else _merge_reset_before
-    return with_masks(Cell(project, merge, advance_gru_reset_before))
+    return with_masks(Cell(project, merge, advance_gru_reset_before, view_gru_reset_before))
 
 
 def with_masks(cell: Cell) -> Cell:
@@ -345,7 +358,7 @@ def with_masks(cell: Cell) -> Cell:
         gates, masks = projected
         return cell.merge(gates, recurrent), masks
 
-    return Cell(project, merge, cell.advance)
+    return cell._replace(project=project, merge=merge)
 
 
 @functools.cache
@@ -374,16 +387,20 @@ def zoneout(cell: Cell) -> Cell:
             for mask, old, new in zip(masks, carry, after, strict=True)
         )
 
-    return with_masks(cell._replace(advance=advance))
+    def view(carry: Carry, gates: tuple[Any, Any], *step_weights: Any) -> dict[str, Array]:
+        assert cell.view is not None
+        return cell.view(carry, gates[0], *step_weights)
+
+    return with_masks(cell._replace(advance=advance, view=cell.view and view))
 
 
 def _mix(mask: Array, old: Array, new: Array) -> Array:
     return mask * old + (1 - mask) * new
 
 
-def _blend(carry: Carry, z: Array, candidate: Array) -> Carry:
-    z = jax.nn.sigmoid(z)
-    return ((1 - z) * jnp.tanh(candidate) + z * carry[0],)
+def _blend(carry: Carry, gates: dict[str, Array]) -> Carry:
+    update = gates["update"]
+    return ((1 - update) * gates["candidate"] + update * carry[0],)
 
 
 def _keep_both(projected: Array, recurrent: Array) -> tuple[Array, Array]:

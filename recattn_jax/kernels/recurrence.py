@@ -47,6 +47,8 @@ class Cell(NamedTuple):
     project: Callable[[Weights, Any], Any]
     merge: Callable[[Any, Array], Any]
     advance: Callable[..., Carry]
+    view: Callable[..., dict[str, Array]] | None = None
+    """Of the arguments of `advance`: its gates as they act, by name, for whoever looks inside."""
 
 
 def scan_cell(

@@ -179,9 +179,9 @@ class SelfAttention(MultiHead):
         state, and where the caller collects `intermediates`, all are as None.
 
     Call: `[B, T, D] -> [B, T, D]`; state: `AttentionState`, of a size that does not grow. With
-    `mutable=["intermediates"]` the weights come out too: `[B, H, T, S]`; with a window shorter than
-    T in blocks, as `kernels.attention.windowed_attention` says; and after a state
-    `[B, N, H, L, W + L]`, in N blocks of L steps that look at the buffer and at themselves.
+    `mutable=["intermediates"]` the weights come out too: `[B, H, T, T]`, with a window too, in time
+    and memory that grow with the square of T; and after a state `[B, N, H, L, W + L]`, in N blocks
+    of L steps that look at the buffer and at themselves.
 
     Raises:
       ValueError: if widths and heads do not divide, `window` is less than 1, the state is that of
@@ -269,6 +269,8 @@ class SelfAttention(MultiHead):
     ) -> Attended:
         """Attention among the steps of x alone."""
         reach = Reach(self.causal, self.window)
+        if self.is_mutable_collection("intermediates"):
+            return attention.document_attention(queries, keys, values, marks, marks, reach, scoring)
         if self.window is not None:
             return attention.windowed_attention(queries, keys, values, marks, reach, scoring)
         return attention.sequence_attention(queries, keys, values, marks, reach, scoring)

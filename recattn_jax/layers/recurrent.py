@@ -17,7 +17,7 @@ from flax import struct
 from jax.typing import DTypeLike
 
 from recattn_jax import partition
-from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, segments
+from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, segments, tracing
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.initializers import per_gate_lecun, per_gate_orthogonal
@@ -93,6 +93,8 @@ class Recurrent(SequenceLayer):
     gate of a unit together: `input_kernel [D, G, H]`, `recurrent_kernel [H, G, H]`, `bias [G, H]`.
     The carry is float32, or wider where x is.
 
+    With `mutable=["intermediates"]` all `carries` and `gates` come out too, arrays `[B, T, H]`.
+
     Attributes:
       features: units H.
       noise: what is random where rng streams are given.
@@ -116,6 +118,9 @@ class Recurrent(SequenceLayer):
         """One step, elementwise and without parameters: `(carry, gates [B, G, H]) -> carry`."""
         raise NotImplementedError
 
+    view: ClassVar[Callable[..., dict[str, Array]] | None] = None
+    """Of the arguments of `advance`, the gates as they act, by name; None names none."""
+
     @property
     def bias_init(self) -> nn.initializers.Initializer:
         """How `bias [G, H]` starts."""
@@ -124,7 +129,7 @@ class Recurrent(SequenceLayer):
     @property
     def cell(self) -> recurrence.Cell:
         """The functions of the cell; the same ones each time, so that programs are found again."""
-        return recurrence.Cell(products.affine, operator.add, self.advance)
+        return recurrence.Cell(products.affine, operator.add, self.advance, self.view)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -199,7 +204,7 @@ class Recurrent(SequenceLayer):
             masks = [self.noise.zoneout_mask(self, (batch, length, size), dtype) for size in zoned]
             missing = (None,) * (self.leaves - len(zoned))
             cell, inputs = cells.zoneout(cell), (inputs, (*masks, *missing))
-        hidden_BTP, carry = self.run(
+        hidden_BTP, carry = self._run_or_trace(
             cell,
             self.project_weights(
                 partition.gather(input_kernel.astype(x.dtype)), partition.gather(bias)
@@ -214,6 +219,15 @@ class Recurrent(SequenceLayer):
             remat_every=self.remat_every,
         )
         return hidden_BTP.astype(x.dtype), RecurrentState(carry, steps.segment)
+
+    def _run_or_trace(self, *arguments: Any, remat_every: int | None, **options: Any) -> Any:
+        """`run`; where the caller collects `intermediates` the reference, which keeps them."""
+        if not self.is_mutable_collection("intermediates"):
+            return self.run(*arguments, remat_every=remat_every, **options)
+        hidden_BTP, carry, carries, gates = tracing.trace_cell(*arguments, **options)
+        self.sow("intermediates", "carries", carries)
+        self.sow("intermediates", "gates", gates)
+        return hidden_BTP, carry
 
 
 class RNN(Recurrent):
@@ -327,10 +341,8 @@ class LSTM(Recurrent):
                 cell_shift=self._vector("cell_shift", zeros),
             )
         if self.projection is not None:
-            shape = (self.features, self.projection)
-            kernel = self.param(
-                "projection_kernel", nn.initializers.lecun_normal(), shape, jnp.float32
-            )
+            shape, lecun = (self.features, self.projection), nn.initializers.lecun_normal()
+            kernel = self.param("projection_kernel", lecun, shape, jnp.float32)
             weights = weights._replace(
                 projection=partition.gather(kernel.astype(recurrent_kernel.dtype))
             )

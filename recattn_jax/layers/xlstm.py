@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from recattn_jax.kernels import cells
+from recattn_jax.kernels import slstm
 from recattn_jax.layers.recurrent import Recurrent
 from recattn_jax.shapes import Array
 
@@ -46,7 +46,8 @@ class SLSTM(Recurrent):
     gates = 4
     leaves = 4
     zoned = 1
-    advance = staticmethod(cells.advance_slstm)
+    advance = staticmethod(slstm.advance_slstm)
+    view = staticmethod(slstm.view_slstm)
 
     @property
     def recurrent_shape(self) -> tuple[int, ...]:

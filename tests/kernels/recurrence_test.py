@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from recattn_jax.kernels import cells, products, recurrence
+from recattn_jax.kernels import cells, products, recurrence, slstm, tracing
 from recattn_jax.kernels.products import affine
 from recattn_jax.kernels.recurrence import Cell
 from tests.oracles import assert_close, assert_gradients_close
@@ -74,7 +74,7 @@ CASES = {
         lambda length: length,
     ),
     "slstm": Case(
-        Cell(affine, operator.add, cells.advance_slstm),
+        Cell(affine, operator.add, slstm.advance_slstm, slstm.view_slstm),
         ((4, H), (4, H)),
         (2, H // 2, 4, H // 2),
         (H,) * 4,
@@ -135,8 +135,22 @@ def plain_loop(cell, weights, kernel, x, carry, starts, keep, step_weights, drop
     return jnp.stack(hidden, axis=1), carry
 
 
-def compare(name, length, block, masked, remat_every, tolerance):
-    """Outputs, last carry and all gradients of one case, in the present precision."""
+class Given(NamedTuple):
+    """What a case runs on."""
+
+    weights: Any
+    kernel: jax.Array
+    step_weights: Any
+    x: jax.Array
+    carry: tuple
+    see: Callable
+    starts: jax.Array | None
+    keep: jax.Array | None
+    drop: jax.Array | None
+
+
+def give(name: str, length: int, masked: bool) -> Given:
+    """Random arrays for a case; with documents and padding where it is masked."""
     case, draw = CASES[name], np.random.default_rng(0).normal
     x, weights, kernel, step_weights, carry = fill(
         draw,
@@ -164,6 +178,14 @@ def compare(name, length, block, masked, remat_every, tolerance):
         if name == "lstm, zoneout":
             return x, (jnp.linspace(0.0, 1.0, x[..., :H].size).reshape(x[..., :H].shape), None)
         return x
+
+    return Given(weights, kernel, step_weights, x, carry, see, starts, keep, drop)
+
+
+def compare(name, length, block, masked, remat_every, tolerance):
+    """Outputs, last carry and all gradients of one case, in the present precision."""
+    case = CASES[name]
+    weights, kernel, step_weights, x, carry, see, starts, keep, drop = give(name, length, masked)
 
     def loss(run, weights, kernel, step_weights, x, carry):
         out = run(
@@ -340,3 +362,57 @@ def _equations(jaxpr):
         yield equation
         for inner in jaxprs_in_params(equation.params):
             yield from _equations(inner)
+
+
+def again(name: str, gates: dict[str, jax.Array], before: tuple, step_weights: Any) -> Any:
+    """The part of the next carry that gates and the last carry make by themselves."""
+    if name.startswith("gru"):
+        return (1 - gates["update"]) * gates["candidate"] + gates["update"] * before[0]
+    return gates["forget"] * before[1] + gates["input"] * gates["candidate"]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_traced_is_what_is_scanned(name: str) -> None:
+    """Outputs and carries to 1e-6, each step's too; and the gates that are shown are those."""
+    case, given = CASES[name], give(name, 7, masked=True)
+
+    def arrays(length: int) -> tuple:
+        def cut(a: jax.Array | None) -> jax.Array | None:
+            return a if a is None or a.shape[1] == 1 else a[:, :length]
+
+        x = jax.tree.map(cut, given.see(given.x))
+        return (
+            case.cell,
+            given.weights,
+            given.kernel,
+            x,
+            given.carry,
+            cut(given.starts),
+            cut(given.keep),
+            given.step_weights,
+            cut(given.drop),
+        )
+
+    def run(how: Callable, length: int) -> Any:
+        *arguments, step_weights, drop = arrays(length)
+        cell, *arguments = arguments
+        call = functools.partial(how, cell, step_weights=step_weights, drop=drop)
+        return jax.jit(call)(*arguments)
+
+    traced = run(tracing.trace_cell, 7)
+    assert_close((traced.hidden, traced.carry), run(recurrence.scan_cell, 7), 1e-6)
+    at_3 = jax.tree.map(lambda a: a[:, 3], traced.carries)
+    assert_close(at_3, run(recurrence.scan_cell, 4)[1], 1e-6)
+    if not traced.gates:
+        assert name in ("elman", "apart")
+        return
+    if name == "lstm, zoneout":  # its carry is what the gates make, mixed with the one before
+        return
+    leaf = 0 if name.startswith("gru") else 1
+    for t in range(1, 7):
+        start, keep = (given.starts[:, t, None], given.keep[:, t, None])
+        before = tuple(jnp.where(start, 0.0, a[:, t - 1]) for a in traced.carries)
+        now = {gate: a[:, t] for gate, a in traced.gates.items()}
+        made = again(name, now, before, given.step_weights)
+        wanted = jnp.where(keep, made, traced.carries[leaf][:, t - 1])
+        assert_close(traced.carries[leaf][:, t], wanted, 1e-6)
