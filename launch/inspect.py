@@ -22,7 +22,7 @@ from launch import app
 from recattn_jax.analysis import inside_figures
 from recattn_jax.analysis.inspection import Inspection, inspect_run
 from recattn_jax.errors import StorageError, UserError
-from recattn_jax.training.runs import load_run
+from recattn_jax.training.loading import load_run
 from recattn_jax.untrusted import one_line, place
 
 

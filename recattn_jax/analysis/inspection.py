@@ -21,7 +21,7 @@ from recattn_jax.errors import UserError
 from recattn_jax.shapes import Float, Int
 from recattn_jax.tasks import Classification, LanguageModel, SequenceToSequence
 from recattn_jax.tasks.base import encoded
-from recattn_jax.training.runs import Run
+from recattn_jax.training.loading import Run
 
 MOST_TOKENS = 512
 """Of a text: maps grow with the square of their number."""

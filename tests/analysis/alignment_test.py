@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from recattn_jax import layers
 from recattn_jax.analysis.inside import look_inside
@@ -29,6 +30,7 @@ def draw(random: np.random.Generator, rows: int) -> tuple[np.ndarray, np.ndarray
     return source, np.concatenate([start, target[:, :-1]], axis=1), target
 
 
+@pytest.mark.slow
 def test_the_map_of_a_reverser_is_the_alignment() -> None:
     model, random = reverser(), np.random.default_rng(0)
     optimizer = optax.adam(0.01)

@@ -129,6 +129,7 @@ def test_a_language_model_is_the_same_whole_and_by_steps(made, tmp_path):
     assert list(exported.generate(prompt, 0)) == []
 
 
+@pytest.mark.slow
 def test_what_does_not_stream_has_no_step(made, tmp_path):
     tokenizer = ByteTokenizer()
     model, task = language_model(tokenizer, causal=False)
@@ -141,6 +142,7 @@ def test_what_does_not_stream_has_no_step(made, tmp_path):
         exported.zero_state(1)
 
 
+@pytest.mark.slow
 def test_a_tagger_with_intents_gives_both(made, tmp_path):
     body = Bidirectional(LSTM(4), LSTM(4))
     model = SequenceModel(Embed(257, 8), body, Joint((PerStep(2), Max(3))))
@@ -174,6 +176,7 @@ class Choosy(nn.Module):
         return jnp.sum(scale * real * nn.Embed(257, 2)(inputs), axis=1), ()
 
 
+@pytest.mark.slow
 def test_a_model_that_must_know_its_length_is_exported_by_lengths(made, tmp_path):
     words = {"text": ByteTokenizer(), "label": Labels(("a", "b"))}
     run = made(Choosy(), Classification(2, LOSS), words, jnp.bfloat16)
