@@ -19,6 +19,7 @@ from launch import distributed
 from launch.configs import load
 from launch.jobs import worth_another
 from recattn_jax.errors import UserError
+from recattn_jax.locks import FileLock
 from recattn_jax.training import sharding
 from recattn_jax.training.checkpoints import Checkpoints
 from recattn_jax.training.experiment import MeshShape
@@ -192,6 +193,27 @@ def test_a_run_goes_on_with_other_hosts_and_another_mesh(tmp_path):
     assert 5 <= first < second < 40
     moved = train(*run, "fsdp:4,model:2", 4, 2, "--config.steps=40")
     np.testing.assert_allclose(moved, whole, rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_where_the_first_cannot_begin_all_end_at_once_and_say_so(tmp_path):
+    """What jax does at the end of a process would wait for the others, and then abort."""
+    (tmp_path / "run").mkdir()
+    with FileLock(tmp_path / "run" / "run.lock"):
+        assert ended(start(tmp_path, "run", "data:-1", 2, 1)) == [1, 1]
+    first, second = ((tmp_path / f"run-{n}.log").read_text().splitlines()[-1] for n in range(2))
+    assert first.startswith("error: run is in use by another process"), first
+    assert second == "error: the first process of this run cannot begin, and says why"
+
+
+@pytest.mark.slow
+def test_one_that_cannot_read_its_data_leaves_and_the_others_say_why_they_end(tmp_path):
+    mistake = ["--config.fails=5"]
+    assert ended(start(tmp_path, "run", "data:-1", 2, 1, *mistake)) == [1, 1]
+    first, second = ((tmp_path / f"run-{n}.log").read_text().splitlines()[-1] for n in range(2))
+    assert "another process of this run is gone" in first, first
+    assert "batch 5 of the training pipeline cannot be read: OSError" in second, second
+    assert "last checkpoint: step " in second, second
 
 
 def flag_values(**given):

@@ -3,6 +3,10 @@
 Its optimizer keeps the gradient of the last step, so that a checkpoint tells it.
 """
 
+import dataclasses
+import itertools
+
+import jax
 import optax
 from ml_collections import config_dict
 
@@ -24,7 +28,23 @@ def get_config():
     config.steps = 20
     config.save_every = 1
     config.mesh = "data:-1"
+    config.fails = -1  # a batch that the second process cannot read
     return config.lock()
+
+
+def failing(pipeline, batch):
+    """The pipeline; on the second process one whose batches end with an error."""
+    if batch < 0 or jax.process_index() != 1:
+        return pipeline
+
+    class Failing(type(pipeline)):
+        def batches(self, start):
+            with super().batches(start) as good:
+                yield from itertools.islice(good, batch - start)
+            raise OSError(5, "Input/output error")
+
+    fields = dataclasses.fields(pipeline)
+    return Failing(**{field.name: getattr(pipeline, field.name) for field in fields})
 
 
 def build(c):
@@ -38,7 +58,7 @@ def build(c):
             source,
             tokenizer,
             c.data_dir,
-            lambda stream, *host: windows(stream, batch, length, c.seed, *host),
+            lambda stream, *host: failing(windows(stream, batch, length, c.seed, *host), c.fails),
         )
 
     layers = (
