@@ -11,7 +11,7 @@ import pytest
 from launch import inspect
 from recattn_jax.kernels import tracing
 from recattn_jax.tasks import Tagging, losses
-from recattn_jax.training import runs
+from recattn_jax.training import loading
 from tests.launch.commands import TINY, TINY_SCORED
 
 
@@ -83,7 +83,7 @@ def test_mistakes_are_one_line(trained, call, arguments, says) -> None:
 
 def test_a_run_of_another_kind_is_refused(trained, call, monkeypatch) -> None:
     def load_run(*arguments):
-        run = runs.load_run(*arguments)
+        run = loading.load_run(*arguments)
         loss = functools.partial(losses.cross_entropy, smoothing=0.0, weights=None)
         other = dataclasses.replace(run.experiment, task=Tagging(2, loss))
         return dataclasses.replace(run, experiment=other)
