@@ -18,6 +18,7 @@ def cores_can_be_chosen():
         pytest.skip("only Linux lets a process be pinned to cores")
 
 
+@pytest.mark.slow
 def test_two_processes_find_the_same_bits(tmp_path):
     """A real experiment in tiny form; the second finds the programs that the first compiled."""
     hurried = xla(os.environ["XLA_FLAGS"])

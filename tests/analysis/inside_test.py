@@ -39,6 +39,7 @@ def mixed(weights, x=X[0]):
 FOUNDING = [name for name in hybrids.__all__ if f"hybrids.{name}" in laws.TABLE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["luong_decoder"])
 def test_rows_of_a_hybrid_sum_to_one(name: str) -> None:
     check_rows(name)
@@ -74,11 +75,13 @@ def test_weights_make_the_output(options) -> None:
     assert_close(mixed(only.weights), seen.output[0], 1e-5)
 
 
+@pytest.mark.slow
 def test_sinks_take_a_part() -> None:
     (only,) = look(plain(sinks=True)).attention
     assert np.all(only.weights.sum(-1) < 1)
 
 
+@pytest.mark.slow
 def test_chunks_see_themselves() -> None:
     seen = look(layers.Chunked(plain(causal=False, window=4), size=4))
     (only,) = seen.attention
@@ -94,6 +97,7 @@ def test_time_is_turned_back() -> None:
     assert_close(joined, seen.output[0], 1e-5)
 
 
+@pytest.mark.slow
 def test_carries_are_turned_back() -> None:
     seen = look(layers.Bidirectional(layers.LSTM(3), layers.GRU(4)))
     by_path = {trace.path: trace for trace in seen.recurrence}
@@ -125,6 +129,7 @@ def test_copies_are_told_apart(layer) -> None:
     assert_close(x, seen.output[0], 1e-5)
 
 
+@pytest.mark.slow
 def test_steps_of_a_loop_are_put_together() -> None:
     """Input feeding: what the body reads is X and its own last output."""
     body = layers.Serial((layers.Slice(0, WIDTH), plain(window=4)))
@@ -139,6 +144,7 @@ def test_steps_of_a_loop_are_put_together() -> None:
     assert_close(mixed(second.weights, mixed(first.weights)), seen.output[0], 1e-5)
 
 
+@pytest.mark.slow
 def test_a_feedback_memory_looks_at_its_past() -> None:
     look_back = layers.CrossAttention(2, project=False)
     body = layers.Parallel((layers.Identity(), look_back), combine=layers.add)
@@ -167,6 +173,7 @@ def test_blocks_are_put_together() -> None:
     assert len(seen.left_out) == 1
 
 
+@pytest.mark.slow
 def test_memories_keep_their_axis() -> None:
     seen = look(
         layers.Serial(

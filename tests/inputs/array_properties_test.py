@@ -207,7 +207,7 @@ def test_a_context_of_lengths_has_as_many_real_steps(lengths, length):
     [LSTM(3), GRU(3), MLSTM(1), RGLRU(1), SelfAttention(1), SelfAttention(1, window=2)],
     ids=lambda layer: type(layer).__name__,
 )
-@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("rows", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_rows_without_a_step_and_batches_without_a_row(layer, rows):
     """Nothing but padding gives zeros and finite gradients; no row gives no row."""
     x = jnp.ones((rows, 1, 4))

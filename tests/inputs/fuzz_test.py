@@ -36,13 +36,13 @@ def once(tried, number: int, folder: Path) -> None:
     assert not outcome.done.problems, (outcome.what, outcome.done)
 
 
-@pytest.mark.parametrize("number", range(3 * len(READERS)))
+@pytest.mark.parametrize("number", range(len(READERS)))
 def test_readers_answer_what_is_malformed_in_one_line(number, tmp_path):
     found = {f"read {name}": fuzz.reading(reader) for name, reader in READERS.items()}
     once(found, number, tmp_path)
 
 
-@pytest.mark.parametrize("round", range(2))
+@pytest.mark.parametrize("round", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_commands_answer_what_is_malformed_in_one_line(tried, round, tmp_path):
     """All commands twice; one test, since they share what is made once."""
     names = sorted(tried)

@@ -27,7 +27,7 @@ def holds(**given: st.SearchStrategy) -> Callable[[Callable[..., None]], Any]:
     def decorate(body: Callable[..., None]) -> Any:
         many = hypothesis.given(**given)(body)
 
-        @pytest.mark.parametrize("count", [25, pytest.param(1000, marks=pytest.mark.slow)])
+        @pytest.mark.parametrize("count", [8, pytest.param(1000, marks=pytest.mark.slow)])
         def test(count: int) -> None:
             hypothesis.settings(
                 max_examples=count,

@@ -30,6 +30,7 @@ def test_of_a_language_model(trained, call) -> None:
     assert Path("run/inspect/losses.png").read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 def test_of_a_translator(scored, call) -> None:
     run = scored("translate")
     told = ["--text=the cat sat", "--target=le chat", "--out=maps"]

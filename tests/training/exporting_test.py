@@ -216,6 +216,7 @@ def test_what_cannot_be_exported_is_refused(made, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_what_differs_from_the_run_is_not_written(made, tmp_path, monkeypatch):
     words = {"text": ByteTokenizer(), "label": Labels(("a", "b"))}
     run = made(Choosy(), Classification(2, LOSS), words)
@@ -230,6 +231,7 @@ def test_what_differs_from_the_run_is_not_written(made, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_is_said_and_leaves_nothing(made, tmp_path, monkeypatch):
     from safetensors import SafetensorError
 

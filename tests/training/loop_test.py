@@ -153,7 +153,7 @@ def test_parameters_that_an_update_breaks_are_not_saved(tmp_path):
         train(tmp_path / "run", **rate)
 
 
-@pytest.mark.parametrize("poison", [4, 11])
+@pytest.mark.parametrize("poison", [4, pytest.param(11, marks=pytest.mark.slow)])
 def test_a_step_that_is_skipped_leaves_all_as_it_was(tmp_path, poison):
     changes = {"skip_nonfinite": 1, "ema_decay": 0.5, "carry_state": True}
     train(tmp_path / "short", **changes, steps=poison)
