@@ -281,6 +281,7 @@ def test_the_pipeline_suite_runs(tmp_path, monkeypatch):
     pipeline.SUITE.draw(result.rows, tmp_path / "figure.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", train_step.SHAPES)
 def test_peers_have_as_many_parameters_and_a_finite_loss(name):
     """torch's LSTM has a second bias for each of its four gates."""

@@ -168,7 +168,8 @@ def interrupted(folder, name, mesh, processes, devices, *, after, whom):
     return saved[-1]
 
 
-@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
 def test_asked_again_and_again_a_run_saves_once_and_ends_with_forty_two(tmp_path, processes):
     """A cluster may ask each process, and the script that started it passes the same on."""
     started = start(tmp_path, "run", "data:-1", processes, 1, "--config.steps=1000000")
