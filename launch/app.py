@@ -18,7 +18,6 @@ from typing import NoReturn
 
 import absl.app
 import absl.logging
-import jax
 from absl import flags
 
 from recattn_jax.errors import Interrupted, RunError, StorageError, UserError, summary
@@ -81,6 +80,8 @@ def _checks(debug: bool) -> Iterator[None]:
     if not debug:
         yield
         return
+    import jax  # noqa: PLC0415  (half a second, and not every command needs it)
+
     with jax.debug_nans(True), jax.checking_leaks():
         yield
 
@@ -156,8 +157,8 @@ def define_run_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "folder of the run to read", flag_values=flag_values)
     flags.DEFINE_string(
         "config", None, "the run's experiment file, which is code and is run; default: the one that"
-        " the folder names, if it lies in this checkout or below this folder and cannot have come"
-        " with the run", flag_values=flag_values,
+        " the folder names, if it lies in this checkout and cannot have come with the run",
+        flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_string(
         "checkpoint", "best", "which checkpoint: best, last or a step", flag_values=flag_values

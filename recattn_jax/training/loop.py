@@ -327,7 +327,7 @@ class Training:
         """
         try:
             return self.evaluate(state)
-        except RunError:
+        except (RunError, jax.errors.JaxRuntimeError):  # of a program, or of a process that is gone
             raise
         except FloatingPointError as error:  # only where JAX looks for NaN
             raise NonFiniteError(f"evaluation at step {int(state.step)}: {error}") from error

@@ -146,6 +146,13 @@ def test_a_validation_split_that_cannot_be_read_is_named(tmp_path):
     assert numbers(tmp_path / "run") == numbers(tmp_path / "whole")
 
 
+def test_a_program_that_fails_in_an_evaluation_is_no_fault_of_the_data(tmp_path):
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")
+    broken = Breaking(8, 12, 16, broken=10**6, error=error)
+    with pytest.raises(jax.errors.JaxRuntimeError):
+        train(tmp_path / "run", validation=broken)
+
+
 def test_parameters_that_an_update_breaks_are_not_saved(tmp_path):
     """Loss and gradient of the step are those of the parameters before it."""
     rate = {"optimizer": optax.sgd(lambda step: jnp.where(step == 5, jnp.inf, 1e-2))}
