@@ -116,8 +116,9 @@ def document_positions(
       `[B, T]`, the position of each real step in its document (0 is its first); at padding, that
       of the real step before.
 
-    >>> document_positions(jnp.array([[1, 1, 2]]), jnp.array([[0, 0, 1]]) > 0, jnp.array([5]))
-    Array([[5, 6, 0]], dtype=int32)
+    >>> starts = jnp.array([[False, False, True]])
+    >>> document_positions(jnp.array([[1, 1, 2]]), starts, jnp.array([5])).tolist()
+    [[5, 6, 0]]
     """
     count_BT = jnp.cumsum(segments_BT > 0, axis=1)
     # Steps counted before the current document began; negative where it began in an earlier call.

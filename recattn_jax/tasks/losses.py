@@ -201,8 +201,10 @@ def label_means(
     Returns:
       The loss and the accuracy.
 
-    >>> label_means(NATS, jnp.zeros((2, 4)), jnp.array([0, -1]), jnp.array([1.0, 0.0]))[1]
-    Mean(total=Array(1., dtype=float32), weight=Array(1., dtype=float32))
+    >>> labels, weight = jnp.array([0, -1]), jnp.array([1.0, 0.0])
+    >>> _, accuracy = label_means(NATS, jnp.zeros((2, 4)), labels, weight)
+    >>> float(accuracy.total), float(accuracy.weight)
+    (1.0, 1.0)
     """
     return means(compare(loss, logits, known(labels, weight)), weight)
 
