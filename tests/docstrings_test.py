@@ -9,7 +9,7 @@ imported and no decorator hides anything; that the examples are true is the matt
 import ast
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import NamedTuple
 
 import pytest
@@ -105,7 +105,7 @@ def properties(node: ast.ClassDef) -> set[str]:
 
 
 def misdescribed(
-    wanted: Mapping[str, ast.expr | None], said: Mapping[str, str], others: set[str] = frozenset()
+    wanted: Mapping[str, ast.expr | None], said: Mapping[str, str], others: Set[str] = frozenset()
 ) -> list[str]:
     """What is wrong with the entries of Args or Attributes."""
     wrong = [f"{name} is not described" for name in wanted if name not in said]
@@ -130,7 +130,7 @@ def function_faults(function: ast.FunctionDef, docstring: str) -> list[str]:
     return wrong
 
 
-def method_faults(node: ast.ClassDef, documented: set[str]) -> list[str]:
+def method_faults(node: ast.ClassDef, documented: Set[str]) -> list[str]:
     """A method that fills an abstract one is documented there; what is said must be true."""
     wrong = []
     for item in node.body:
@@ -148,7 +148,7 @@ def method_faults(node: ast.ClassDef, documented: set[str]) -> list[str]:
 def faults(
     definition: Definition,
     classes: Mapping[str, ast.ClassDef] | None = None,
-    documented: set[str] = frozenset(),
+    documented: Set[str] = frozenset(),
 ) -> list[str]:
     """What a docstring lacks, one line each."""
     node, docstring = definition.node, definition.docstring
