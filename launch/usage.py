@@ -14,7 +14,7 @@ _EXAMPLE = re.compile(r"^\s+\S")
 
 
 def width() -> int:
-    """Characters in a line: those of the terminal, or `WIDEST` where there is none or they are more."""
+    """Characters in a line: those of the terminal, if there is one and it is not too wide."""
     return min(WIDEST, shutil.get_terminal_size((WIDEST, 24)).columns)
 
 
@@ -36,7 +36,7 @@ def page(
     parts.append(table([(_given(flag), _told(flag)) for flag in own], columns))
     if keys:
         parts += ["Keys of the config, with their values in the file:"]
-        parts.append(table([(_given(flag), flag.help or "") for flag in keys], columns))
+        parts.append(table([(_given(flag), _told(flag)) for flag in keys], columns))
     codes = [(str(code), words) for code, words in exit_codes.items()]
     return "\n\n".join([*parts, "Exit codes:", table(codes, columns)])
 
@@ -75,7 +75,7 @@ def table(rows: Iterable[tuple[str, str]], columns: int) -> str:
 
 def _given(flag: flags.Flag[Any]) -> str:
     """A flag as it is typed, with its default."""
-    if flag.boolean and flag.default is False and "." not in flag.name:
+    if flag.boolean and flag.default is False:
         return f"--{flag.name}"
     plain = isinstance(flag.default, bool | int | float | str | tuple) and flag.default != ""
     value = str(flag.default).replace(" ", "") if plain else "..."
@@ -85,6 +85,7 @@ def _given(flag: flags.Flag[Any]) -> str:
 def _told(flag: flags.Flag[Any]) -> str:
     """What a flag is for; of a choice, all that there is."""
     choices = getattr(flag.parser, "enum_values", None)
-    # absl puts these before the words.
+    # absl puts these before the words, and has its own for none.
     words = (flag.help or "").removeprefix(f"<{'|'.join(choices or ())}>: ")
+    words = words.removeprefix("(no help available)")
     return f"{words}: {', '.join(choices)}" if choices else words

@@ -277,6 +277,20 @@ class Board:
             )
 
 
+def _on_terminal() -> bool:
+    """Whether a bar can be drawn, on stderr, and lines above it, on stdout.
+
+    Through a pipe the lines would come at any time. A terminal of no size, which containers may
+    have, shows no bar.
+    """
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).lines > 1
+    except OSError:
+        return False
+
+
 class Console:
     """A progress bar on a terminal, plain lines in a log; silent on all hosts but the first.
 
@@ -290,8 +304,7 @@ class Console:
         self._say = say
         self._steps = steps
         self._bar = None
-        # A bar, which goes to stderr, and lines that go through a pipe do not know of each other.
-        if jax.process_index() == 0 and sys.stderr.isatty() and sys.stdout.isatty():
+        if jax.process_index() == 0 and _on_terminal():
             self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, bar_format=_BAR)
             self._bar.set_postfix_str("compiling")
 

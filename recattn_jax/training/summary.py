@@ -128,7 +128,7 @@ def _rows(
         count = 1 + len(more)
         name = f"{first.name} to {more[-1].name}" if more else first.name
         kind = f"{first.kind} x {count}".strip() if more else first.kind
-        yield indent + one_line(name, 40), one_line(kind, 32), f"{times * count * first.size:,}"
+        yield indent + one_line(name, 40), one_line(kind, 40), f"{times * count * first.size:,}"
         if depth:
             yield from _rows(first.parts, depth - 1, indent + "  ", times * count)
 
@@ -283,7 +283,7 @@ def precision(model: nn.Module, params: Any) -> str:
         name + (f" ({size:,})" if len(stored) > 1 else "") for name, size in sorted(stored.items())
     )
     activations = f"activations {', '.join(computed)}; " if computed else ""
-    return f"{activations}parameters {kept}; optimizer float32"
+    return f"{activations}parameters stored in {kept}, moments and averages in float32"
 
 
 def _frontends(module: Any) -> Iterator[Any]:
@@ -316,10 +316,9 @@ def schedule(experiment: Experiment, pipeline: Pipeline) -> str:
     """How many steps there are, what they make of the data, and what happens between them."""
     cadence = experiment.cadence
     epochs = cadence.steps / pipeline.steps_per_epoch
-    said = f"{cadence.steps:,}, which are {epochs:.3g} epochs of {pipeline.steps_per_epoch:,} steps"
-    said += (
-        f"; evaluation every {cadence.evaluate_every:,}, checkpoint every {cadence.save_every:,}"
-    )
+    times = f"{epochs:,.0f}" if epochs >= 100 else f"{epochs:.3g}"
+    said = f"{cadence.steps:,}, or {times} epochs of {pipeline.steps_per_epoch:,}"
+    said += f"; evaluated every {cadence.evaluate_every:,}, saved every {cadence.save_every:,}"
     if cadence.patience is not None:
         said += f"; stops after {cadence.patience} evaluations without a better one"
     return said
