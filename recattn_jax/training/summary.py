@@ -236,7 +236,7 @@ def device_bytes(tree: Any) -> int:
     )
 
 
-def in_bytes(size: float) -> str:
+def in_bytes(size: int | float) -> str:
     """A number of bytes for a person.
 
     >>> in_bytes(999), in_bytes(1_400_000), in_bytes(48e9)
@@ -358,7 +358,7 @@ def _spent(run: RunFolder, records: Sequence[Record]) -> list[str]:
     tries = f" in {attempts} attempts" if attempts > 1 else ""
     speed = mean_speed(records)
     pace = f" at {speed:,.0f} targets/s" if speed else ""
-    training, wall = (duration(told[key]) for key in ("training_seconds", "wall_seconds"))
+    training, wall = (duration(float(told[key])) for key in ("training_seconds", "wall_seconds"))
     return [fact("  time", f"{training} of training{pace}; {wall} in all{tries}")]
 
 
