@@ -54,9 +54,8 @@ def table(rows: Iterable[tuple[str, str]], columns: int) -> str:
     """Names, and beside them what is said of each, wrapped.
 
     Example:
-      >>> print(table([("--a=1", "one two"), ("--long", "")], columns=13))
-        --a=1   one
-                two
+      >>> print(table([("--a=1", "how many there are"), ("--long", "")], columns=30))
+        --a=1   how many there are
         --long
     """
     rows = list(rows)

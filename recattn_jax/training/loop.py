@@ -428,7 +428,7 @@ class Training:
         self.checkpoints.wait()
         raise Interrupted(
             f"stopped by {self.interruption.signal or 'SIGTERM to one of the hosts'} at step"
-            f" {step} of {self.cadence.steps}, saved in {self.run.path}; the same command goes on"
+            f" {step}, saved in {self.run.path}; the same command goes on"
         )
 
     @contextlib.contextmanager

@@ -251,7 +251,7 @@ def in_bytes(size: int | float) -> str:
 def duration(seconds: float) -> str:
     """A time for a person.
 
-    >>> duration(7.2), duration(264), duration(5000), duration(3e4), duration(1e6)
+    >>> duration(7.2), duration(264.0), duration(5e3), duration(3e4), duration(1e6)
     ('7 s', '4.4 min', '83 min', '8 h 20 min', '11 days 14 h')
     """
     if seconds < 60:

@@ -1,5 +1,6 @@
 """What a person reads of a run: its numbers against other counts, its form on any terminal."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -127,12 +128,18 @@ def test_it_is_plain_text_that_fits():
     text = summary.start_up(experiment, state, mesh, data.train, path)
     named = summary.parts_of("model", Named(), {"red\x1b[31m" + 300 * "x": {"a": np.zeros(3)}})
     shown = summary.aligned(summary.tree(named))
-    text += "\n".join(shown) + summary.going_on(experiment, state, mesh, path)[:99]
+    text += "\n".join(shown)
     assert "\\x1b[31m" in text and not text.replace("…", "").translate(CALM)
     assert max(map(len, text.splitlines())) <= summary.WIDTH
     told = {line[:12].strip(): line[12:] for line in text.splitlines() if line[:1].isalpha()}
     assert told["steps"].startswith("12, or 1.2 epochs of 10; evaluated every 4, saved every 3")
     assert "bfloat16 (1,024), float32 (" in told["precision"]
+    state = dataclasses.replace(state, step=np.int32(7))
+    again = summary.going_on(experiment, state, mesh, path)
+    assert again.startswith("going on from step 7 of 12 in runs/\\x1b[31m/word ")
+    assert (
+        f"; {sum(leaf.size for leaf in jax.tree.leaves(state.params)):,} parameters on 8" in again
+    )
     assert told["batch"] == "8 x 12 int32 inputs, targets, segments"
 
 
