@@ -16,7 +16,6 @@ from absl import flags
 from ml_collections import config_dict, config_flags
 
 from launch.app import asks_help, nearest
-from recattn_jax.analysis.results import as_flag
 from recattn_jax.errors import UserError
 from recattn_jax.training.experiment_file import load_experiment_file
 
@@ -172,6 +171,8 @@ def describe(flag_values: flags.FlagValues, chosen: Chosen) -> None:
       flag_values: where to define them.
       chosen: the experiment.
     """
+    from recattn_jax.analysis.results import as_flag  # noqa: PLC0415  (it draws, which is slow)
+
     flags.DEFINE_string(
         "config", chosen.path, "experiment file with get_config() and build(); its keys are below",
         flag_values=flag_values,

@@ -25,7 +25,7 @@ import jax
 from absl import flags
 from ml_collections import config_dict
 
-from launch import app, configs, distributed, following
+from launch import app, configs, distributed
 from recattn_jax.errors import Interrupted, UserError
 from recattn_jax.training import summary
 from recattn_jax.training.loading import load_run
@@ -146,6 +146,8 @@ def train(
         raise
     if jax.process_index() != 0:
         return
+    from launch import following  # noqa: PLC0415  (a tenth of a second, which can wait)
+
     then = following.commands(experiment.task, data, workdir, config_path)
     say("\n".join(["", closing(outcome.reason), "next:", *(f"  {shown(line)}" for line in then)]))
 

@@ -217,7 +217,8 @@ def memory(placed: TrainState, mesh: Mesh) -> str:
     }
     sizes = {name: whole_bytes(tree) for name, tree in held.items()}
     said = ", ".join(f"{name} {in_bytes(size)}" for name, size in sizes.items() if size)
-    said += f"; {in_bytes(sum(sizes.values()))} in all"
+    if sum(map(bool, sizes.values())) > 1:
+        said += f"; {in_bytes(sum(sizes.values()))} in all"
     if mesh.size > 1:
         said += f", {in_bytes(device_bytes(list(held.values())))} of them on each device"
     return said

@@ -97,7 +97,7 @@ class Clock:
         known = self._evaluations > 0
         if known:
             seconds += evaluations * self._evaluating / self._evaluations
-        apart = f" and {evaluations} evaluation{'s' if evaluations > 1 else ''}"
+        apart = f" and {evaluations:,} evaluation{'s' if evaluations > 1 else ''}"
         return f"about {duration(seconds)}{'' if known else apart} left"
 
 
