@@ -1,5 +1,6 @@
 """`metrics.jsonl` has every step once; the console fits a terminal and a log."""
 
+import contextlib
 import errno
 import fcntl
 import functools
@@ -9,6 +10,7 @@ import pty
 import re
 import struct
 import termios
+import threading
 
 import numpy as np
 import pytest
@@ -223,11 +225,21 @@ def screen(text):
     return lines
 
 
+def read_all(reader, pieces):
+    """Reads what is drawn until the terminal is closed, which Linux tells by an error."""
+    with contextlib.suppress(OSError):
+        while piece := os.read(reader, 1 << 16):
+            pieces.append(piece)
+
+
 def on_a_terminal(rows, columns=100):
     """What a console draws on a terminal of this size, as it is read in the end."""
     reader, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    with open(terminal, "w", closefd=True) as file, pytest.MonkeyPatch.context() as patched:
+    pieces = []
+    reading = threading.Thread(target=read_all, args=(reader, pieces))
+    reading.start()
+    with open(terminal, "w") as file, pytest.MonkeyPatch.context() as patched:
         patched.setattr("sys.stdout", file)
         patched.setattr("sys.stderr", file)
         console = Console(3, 0, functools.partial(print, flush=True))
@@ -237,9 +249,10 @@ def on_a_terminal(rows, columns=100):
             console.evaluation(line(step, split="validation"))
         console.close()
         print("the end", flush=True)
-        text = os.read(reader, 1 << 16).decode()
+    reading.join()
     os.close(reader)
-    return [shown for shown in screen(text.replace("\r\n", "\n")) if shown]
+    text = b"".join(pieces).decode().replace("\r\n", "\n")
+    return [shown for shown in screen(text) if shown]
 
 
 def test_a_bar_and_lines_do_not_garble_each_other():
@@ -253,4 +266,6 @@ def test_a_bar_and_lines_do_not_garble_each_other():
 
 def test_a_terminal_of_no_size_has_lines():
     lines = on_a_terminal(rows=0)
-    assert len(lines) == 7 and lines[0].startswith("step 1/3 train: loss 1")
+    assert (
+        len(lines) == 7 and lines[6] == "the end" and lines[0].startswith("step 1/3 train: loss 1")
+    )
