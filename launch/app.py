@@ -61,7 +61,7 @@ that are left for absl to parse, and what to do once they are parsed."""
 
 
 def run(command: Command, doc: str | None, argv: list[str] | None = None) -> NoReturn:
-    """Parses the flags, runs the command and leaves the process by one of the exit codes above.
+    """Parses the flags, runs the command and leaves the process by one of `EXIT_CODES`.
 
     absl's own habits (a usage page on stderr, exit code 1) are replaced through its `flags_parser`.
 
