@@ -37,6 +37,14 @@ def can_inspect(task: Task, vocabularies: Mapping[str, Any], text: str) -> bool:
       task: of its experiment.
       vocabularies: of the run.
       text: to read.
+
+    Returns:
+      True where `inspect_run` would not refuse.
+
+    >>> from recattn_jax.tasks import losses
+    >>> vocabularies = {"text": ByteTokenizer()}
+    >>> can_inspect(Classification(2, losses.NATS), vocabularies, "To be")
+    True
     """
     if not isinstance(task, LanguageModel | Classification | SequenceToSequence):
         return False
