@@ -194,7 +194,7 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
 
 def _draw(axes: Axes, curve: Curve, positions_T: np.ndarray, colour: object) -> None:
     count = f", {len(curve.values_NT)} runs" if len(curve.values_NT) > 1 else ""
-    label = one_line(f"{curve.name} {curve.split}", LONGEST_LABEL) + count
+    label = f"{one_line(curve.name, LONGEST_LABEL)} {one_line(curve.split, LONGEST_LABEL)}{count}"
     label = re.sub("^_", " _", label)  # matplotlib keeps labels that begin with _ to itself
     how: dict[str, Any] = dict(color=colour, marker="o", markersize=3)
     if curve.split == "train":
@@ -202,7 +202,8 @@ def _draw(axes: Axes, curve: Curve, positions_T: np.ndarray, colour: object) -> 
     all_T = curve.runs_T == len(curve.values_NT)
     axes.plot(positions_T, np.where(all_T, curve.mean_T, np.nan), label=label, **how)
     if not all_T.all():
-        axes.plot(positions_T, curve.mean_T, linestyle=":", **how)
+        beside_T = np.convolve(~all_T, [1, 1, 1], "same") > 0
+        axes.plot(positions_T, np.where(beside_T, curve.mean_T, np.nan), linestyle=":", **how)
     if count:
         axes.fill_between(
             positions_T, curve.low_T, curve.high_T, color=colour, alpha=0.15, linewidth=0

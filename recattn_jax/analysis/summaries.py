@@ -108,7 +108,8 @@ class RunSummary:
     @property
     def training_minutes(self) -> float | None:
         """From the first step to the last, evaluations included, compilation not; once it ended."""
-        seconds = finite(self.record.get("training_seconds"))
+        ended = self.ended not in ("running or killed", "unknown")
+        seconds = finite(self.record.get("training_seconds")) if ended else None
         return None if seconds is None else seconds / 60
 
     @property
@@ -145,7 +146,7 @@ class RunSummary:
         if self.damage:
             marks.insert(0, Mark("damaged", True, "; ".join(self.damage)))
         if self.unstable:
-            marks.append(Mark(self.unstable, word != "done", ""))
+            marks.append(Mark("not finite", word != "done", self.unstable))
         return marks
 
 

@@ -14,18 +14,19 @@ function mean(values) { return values.reduce((sum, value) => sum + value, 0) / v
 
 // --- The table ---
 
+const several = new Set(runs.map((run) => run.section.experiment)).size > 1;
 const COLUMNS = [
   {head: "run", value: (run) => run.name, cell: nameCell},
   {head: "state", value: words, cell: stateCell},
-  {head: "experiment", value: (run) => run.section.experiment},
+  ...several ? [{head: "experiment", value: (run) => run.section.experiment, kind: "arm"}] : [],
   {head: "arm", value: (run) => run.arm, kind: "arm"},
   {head: "seed", value: (run) => run.seed, kind: "number"},
   {head: "step", value: (run) => run.step, kind: "number", title: "of its last line"},
   {head: "best", value: (run) => run.best, kind: "number", title: "validation headline", cell: bestCell},
   {head: "train loss", value: (run) => run.loss, kind: "number", title: "of its last training line"},
   {head: "targets/s", value: (run) => run.speed, kind: "number", title: "median of its training lines"},
-  {head: "minutes", value: (run) => run.minutes, kind: "number", title: "wall time to its last line"},
-  {head: "training min.", value: (run) => run.training, kind: "number", title: "first step to last, evaluations included, compilation not"},
+  {head: "wall min.", value: (run) => run.minutes, kind: "number", title: "minutes from its start to its last line"},
+  {head: "train min.", value: (run) => run.training, kind: "number", title: "minutes from its first step to its last, evaluations included, compilation not"},
   {head: "parameters", value: (run) => run.parameters, kind: "number"},
 ];
 const view = {by: null, down: false, filter: ""};
@@ -108,7 +109,7 @@ function ticks(low, high, most) {
   const unit = 10 ** Math.floor(Math.log10(rough));
   const step = unit * [1, 2, 5, 10].find((times) => unit * times >= rough);
   const found = [];
-  for (let place = Math.ceil(low / step); place * step <= high && found.length <= most; place++) found.push(place * step);
+  for (let place = Math.ceil(low / step); place * step <= high && found.length <= most; place++) found.push(place * step + 0);  // and no -0
   return found;
 }
 
@@ -173,9 +174,10 @@ function drawCurve(curve, x, y) {
       group.append(make("path", {class: "band", d: path([...there, ...back]) + "Z"}));
     }
   }
-  if (!all) group.append(make("path", {class: kind + " some", d: path(up(curve.mean))}));
-  const whole = all ? curve.mean : curve.mean.map((value, i) => curve.there[i] === curve.runs ? value : null);
-  group.append(make("path", {class: kind, d: path(up(whole))}));
+  const lacks = (i) => !all && curve.there[i] < curve.runs;  // false beyond the ends
+  const where = (test) => path(up(curve.mean.map((value, i) => test(i) ? value : null)));
+  group.append(make("path", {class: kind, d: where((i) => !lacks(i))}));
+  if (!all) group.append(make("path", {class: kind + " some", d: where((i) => lacks(i - 1) || lacks(i) || lacks(i + 1))}));
   if (curve.split !== "train" && curve.mean.length <= 60) {
     for (const [at, height] of up(curve.mean)) {
       if (at !== null && height !== null) group.append(make("circle", {class: "dot", cx: at.toFixed(1), cy: height.toFixed(1), r: 2.5}));
@@ -309,35 +311,46 @@ function splitBox(split) {
 
 // --- Bars ---
 
-const ROW = 24, NAMES = 210, NUMBERS = 150, ACROSS = 640;
+const ROW = 36, NUMBERS = 130, ACROSS = 640;
 
-// A bar for each arm's mean, a point for each of its runs; `value` is of a run.
-function bars(section, title, value, floor, note, byValue) {
-  const found = section.arms.map((arm, place) => ({place, name: arm.name, runs: arm.runs.filter((run) => value(run) !== null)}))
-    .filter((arm) => arm.runs.length);
-  if (!found.length) return null;
-  if (byValue) found.sort((a, b) => mean(b.runs.map(value)) - mean(a.runs.map(value)));
+// A bar for each arm's mean, a point for each of its runs that has a value.
+function bars(section, title, value, floor, note, largestFirst) {
+  const found = section.arms.map((arm, place) => {
+    const there = arm.runs.filter((run) => value(run) !== null);
+    return {place, name: arm.name, there, mean: there.length ? mean(there.map(value)) : null};
+  });
+  if (found.every((arm) => arm.mean === null)) return null;
+  if (largestFirst) found.sort((a, b) => (b.mean ?? -Infinity) - (a.mean ?? -Infinity) || a.place - b.place);
   const box = make("div");
   function show(all) {
     const some = all ? found : found.slice(0, BARS);
-    const top = Math.max(...some.flatMap((arm) => arm.runs.map(value)));
-    const across = (number) => NAMES + (number - floor) / (top - floor || 1) * (ACROSS - NAMES - NUMBERS);
+    const top = Math.max(...some.flatMap((arm) => arm.there.map(value)));
+    const across = (number) => 4 + (number - floor) / (top - floor || 1) * (ACROSS - NUMBERS);
     const svg = make("svg", {viewBox: `0 0 ${ACROSS} ${ROW * some.length + 4}`, role: "img", "aria-label": title});
-    some.forEach((arm, i) => {
-      const values = arm.runs.map(value), middle = mean(values), y = ROW * i;
-      svg.append(make("g", {class: colour(arm.place)},
-        make("title", {}, arm.name),
-        make("text", {x: NAMES - 8, y: y + 16, "text-anchor": "end"}, shortened(arm.name, 34)),
-        make("rect", {class: "bar", x: NAMES, y: y + 4, width: Math.max(0, across(middle) - NAMES).toFixed(1), height: ROW - 8}),
-        ...arm.runs.map((run, k) => make("circle", {class: "seed", r: 3, cx: across(value(run)).toFixed(1), cy: y + ROW / 2 + (k - (values.length - 1) / 2) * Math.min(3, 12 / values.length)},
-          make("title", {}, `${run.name}: ${rounded(value(run), 5)}`))),
-        make("text", {x: across(Math.max(...values)) + 10, y: y + 16}, `${rounded(middle)} (${plural(values.length, "run")})`)));
-    });
+    some.forEach((arm, i) => svg.append(bar(arm, ROW * i, value, across)));
     fill(box, make("h3", {}, title), make("p", {class: "faint"}, note), svg,
       some.length < found.length ? make("button", {onclick: () => show(true)}, `all ${found.length} arms`) : null);
   }
   show(false);
   return box;
+}
+
+function bar(arm, y, value, across) {
+  const group = make("g", {class: colour(arm.place)}, make("title", {}, arm.name),
+    make("text", {x: 4, y: y + 13}, shortened(arm.name, 100)));
+  if (arm.mean === null) {
+    group.append(make("text", {class: "tick", x: 4, y: y + 29}, "none"));
+    return group;
+  }
+  const count = arm.there.length, gap = Math.min(3, 12 / count);
+  const end = Math.max(...arm.there.map(value), arm.mean);
+  group.append(
+    make("rect", {class: "bar", x: 4, y: y + 18, width: Math.max(1, across(arm.mean) - 4).toFixed(1), height: 14}),
+    ...arm.there.map((run, k) => make("circle",
+      {class: "seed", r: 3, cx: across(value(run)).toFixed(1), cy: y + 25 + (k - (count - 1) / 2) * gap},
+      make("title", {}, `${run.name}: ${rounded(value(run), 5)}`))),
+    make("text", {x: across(end) + 8, y: y + 29}, `${rounded(arm.mean)} (${plural(count, "run")})`));
+  return group;
 }
 
 function barPanels(section) {
