@@ -134,6 +134,8 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 def _between(places_T: np.ndarray, values_T: np.ndarray) -> np.ndarray:
     """The same, with what is missing between two numbers put in; nan before and after them."""
     there_T = np.isfinite(values_T)
+    if not there_T.any():
+        return values_T
     return np.interp(places_T, places_T[there_T], values_T[there_T], left=np.nan, right=np.nan)
 
 

@@ -30,16 +30,14 @@ def test_runs_that_differ_in_their_seed_and_their_cache_are_one_arm(tmp_path):
         config = {"lr": 0.1, "seed": seed, "data_dir": f"/{seed}"}
         write_run(tmp_path / f"low{seed}", config, [value])
         write_run(tmp_path / f"high{seed}", config | {"lr": 0.2}, [value + 0.5])
-    assert names(tmp_path) == {
-        "lr=0.1": ["low1", "low2", "low0"],
-        "lr=0.2": ["high1", "high2", "high0"],
-    }
+    low, high = ["low1", "low2", "low0"], ["high1", "high2", "high0"]
+    assert names(tmp_path) == {"lr=0.1": low, "lr=0.2": high}
     write_run(tmp_path / "tuned", {"lr": 0.1, "seed": 0}, [9.0], argv=["--init_from=elsewhere"])
-    assert list(names(tmp_path)) == [
-        "lr=0.1 no --init_from",
-        "lr=0.2 no --init_from",
-        "lr=0.1 --init_from=RUN",
-    ]
+    assert names(tmp_path) == {
+        "no --init_from lr=0.1": low,
+        "no --init_from lr=0.2": high,
+        "--init_from=RUN lr=0.1": ["tuned"],
+    }
 
 
 def test_no_run_is_left_out_whatever_is_lost(tmp_path):

@@ -20,7 +20,8 @@ def curve_of(values_NT, name="a", split="train", seconds=0.5):
     return Curve(name, split, steps_T, seconds_NT, values_NT)
 
 
-def test_a_band_reaches_from_the_least_to_the_largest(rng):
+def test_a_band_reaches_from_the_least_to_the_largest():
+    rng = np.random.default_rng(0)
     values_NT = rng.normal(size=(3, 50))
     values_NT[0, 30:] = values_NT[1, 40] = np.nan
     curve = curve_of(values_NT)
@@ -40,7 +41,8 @@ def test_minutes_go_on_when_a_slow_run_ends():
 
 
 @pytest.mark.parametrize(("points", "most"), [(10, 10), (11, 10), (1000, 200), (1001, 200)])
-def test_a_thinned_curve_has_the_means_of_neighbours(points, most, rng):
+def test_a_thinned_curve_has_the_means_of_neighbours(points, most):
+    rng = np.random.default_rng(0)
     values_NT = rng.normal(size=(2, points))
     values_NT[0, points // 2 :] = np.nan
     curve = curve_of(values_NT)
@@ -56,7 +58,7 @@ def test_a_thinned_curve_has_the_means_of_neighbours(points, most, rng):
 
 
 def colours(picture):
-    return (picture[..., :3].max(axis=-1) - picture[..., :3].min(axis=-1)) > 0.1
+    return (picture[..., :3].max(axis=-1) - picture[..., :3].min(axis=-1)) > 0.02
 
 
 @pytest.mark.parametrize("points", [1, 1000])
@@ -75,14 +77,14 @@ def test_curves_of_any_length_become_a_picture(tmp_path, points):
 def test_runs_of_one_arm_have_a_band_and_a_run_that_ended_leaves_dots(tmp_path):
     seen = {}
     for name, values in {
-        "alone": [[1.0] * 40],
+        "alone": [[0.5, 1.5] * 20],
         "apart": [[0.5] * 40, [1.5] * 40],
         "ended": [[0.5] * 20 + [np.nan] * 20, [1.5] * 40],
     }.items():
         loss_curves([curve_of(values)], "loss", tmp_path / "a.png")
         picture = matplotlib.image.imread(tmp_path / "a.png")
         seen[name] = colours(picture)[:, picture.shape[1] // 2 :].sum()
-    assert seen["apart"] > 10 * seen["alone"] and seen["ended"] < 0.7 * seen["apart"]
+    assert seen["apart"] > 3 * seen["alone"] and seen["ended"] < 0.7 * seen["apart"]
 
 
 def test_a_figure_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
