@@ -110,7 +110,8 @@ class Section:
 
     def curves(self, metric: str) -> list[Curve]:
         """All that there are of this metric, arm by arm."""
-        found = (arm.curve(split, metric) for arm in self.arms for split in self.splits)
+        splits = self.splits
+        found = (arm.curve(split, metric) for arm in self.arms for split in splits)
         return [curve for curve in found if curve is not None]
 
 

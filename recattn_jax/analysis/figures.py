@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from recattn_jax.files import write_atomically
 from recattn_jax.shapes import Float, Int
@@ -22,7 +23,7 @@ from recattn_jax.untrusted import one_line
 Counts = Int[np.ndarray, "C C"]
 POINTS = 200
 """That a curve is drawn with; more would only be a grey cloud."""
-_LEGEND = 16  # curves; with more there is no room for them
+_NAMES = 10  # whose curves are drawn: as many as there are colours
 LONGEST_LABEL = 48
 """Characters; the rest of a longer label is left out."""
 MOST_CLASSES = 400
@@ -95,10 +96,15 @@ class Curve:
 
         So it goes on from where it was when a slow run ends before the others do.
         """
-        places_T = np.arange(len(self.steps_T))
-        seconds_NT = np.stack([_between(places_T, seconds_T) for seconds_T in self.seconds_NT])
+        seconds_NT = self._filled_NT
         first, later_T = _mean(seconds_NT[:, :1], axis=0), _mean(np.diff(seconds_NT), axis=0)
         return np.cumsum(np.concatenate([np.nan_to_num(first), np.nan_to_num(later_T)])) / 60
+
+    @property
+    def _filled_NT(self) -> Float[np.ndarray, "N T"]:
+        """The seconds, also where a run lacks a step between two others."""
+        places_T = np.arange(len(self.steps_T))
+        return np.stack([_between(places_T, seconds_T) for seconds_T in self.seconds_NT])
 
     def thinned(self, most: int) -> "Curve":
         """The same with fewer points: each is the mean of its neighbours, at the last of them.
@@ -109,17 +115,14 @@ class Curve:
         width = -(-len(self.steps_T) // most)
         if width <= 1:
             return self
-        empty = -len(self.steps_T) % width
-
-        def chunks(values_NT: np.ndarray) -> np.ndarray:
-            padded_NT = np.pad(values_NT, ((0, 0), (0, empty)), constant_values=np.nan)
-            return padded_NT.reshape(len(padded_NT), -1, width)
-
+        ends = np.append(np.arange(width, len(self.steps_T), width), len(self.steps_T)) - 1
+        padding = ((0, 0), (0, -len(self.steps_T) % width))
+        padded_NT = np.pad(self.values_NT, padding, constant_values=np.nan)
         return dataclasses.replace(
             self,
-            steps_T=np.pad(self.steps_T, (0, empty), mode="edge")[width - 1 :: width],
-            seconds_NT=np.fmax.reduce(chunks(self.seconds_NT), axis=-1),
-            values_NT=_mean(chunks(self.values_NT), axis=-1),
+            steps_T=self.steps_T[ends],
+            seconds_NT=self._filled_NT[:, ends],
+            values_NT=_mean(padded_NT.reshape(len(padded_NT), -1, width), axis=-1),
         )
 
 
@@ -162,10 +165,11 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
 
     A line is the mean over runs, the band behind it reaches from the least to the largest. It is
     dotted where not all of its runs have a number. Training is a thin line, evaluation one with
-    markers. Of more than `POINTS` points neighbours are drawn as their mean.
+    markers. Of more than `POINTS` points neighbours are drawn as their mean. Where there are more
+    names than colours only the first are drawn, and the legend says so.
 
     Args:
-      curves: what to draw; may be empty.
+      curves: what to draw, name by name; may be empty.
       quantity: the label of the vertical axis.
       path: the PNG to write.
 
@@ -174,42 +178,49 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
       >>> curve = Curve("a", "train", np.array([1, 2]), seconds_NT, values_NT)
       >>> loss_curves([curve], "bits per byte", Path("curves.png"))
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    colours = dict(zip(names, matplotlib.color_sequences["tab10"][:_NAMES], strict=False))
+    figure = Figure(figsize=(11, 4.4 + 0.2 * math.ceil(len(colours) / 2)), layout="constrained")
     FigureCanvasAgg(figure)
     over_steps, over_time = figure.subplots(1, 2, sharey=True)
-    names = list(dict.fromkeys(curve.name for curve in curves))
-    palette = matplotlib.color_sequences["tab10"]
-    colours = {name: palette[index % len(palette)] for index, name in enumerate(names)}
-    for curve in (curve.thinned(POINTS) for curve in curves):
-        _draw(over_steps, curve, curve.steps_T, colours[curve.name])
+    handles = {}
+    for curve in (curve.thinned(POINTS) for curve in curves if curve.name in colours):
+        handles[curve.name] = _draw(over_steps, curve, curve.steps_T, colours[curve.name])
         _draw(over_time, curve, curve.minutes_T, colours[curve.name])
     over_steps.set(xlabel="step", ylabel=quantity)
     over_time.set(xlabel="wall time, minutes")
     for axes in (over_steps, over_time):
         axes.grid(alpha=0.3)
-    handles, labels = over_steps.get_legend_handles_labels()
     if handles:
-        more = f"of {len(handles)}, the first" if len(handles) > _LEGEND else None
-        over_steps.legend(handles[:_LEGEND], labels[:_LEGEND], fontsize="small", title=more)
+        few = f"the first {len(handles)} of {len(names)}; " if len(names) > len(handles) else ""
+        figure.legend(
+            handles.values(),
+            [line.get_label() for line in handles.values()],
+            title=f"{few}thin: training, with markers: evaluation",
+            loc="outside lower center",
+            ncols=2,
+            fontsize="small",
+            title_fontsize="small",
+        )
     save(figure, path)
 
 
-def _draw(axes: Axes, curve: Curve, positions_T: np.ndarray, colour: object) -> None:
+def _draw(axes: Axes, curve: Curve, positions_T: np.ndarray, colour: object) -> Line2D:
     count = f", {len(curve.values_NT)} runs" if len(curve.values_NT) > 1 else ""
-    label = f"{one_line(curve.name, LONGEST_LABEL)} {one_line(curve.split, LONGEST_LABEL)}{count}"
-    label = re.sub("^_", " _", label)  # matplotlib keeps labels that begin with _ to itself
+    # matplotlib keeps labels that begin with _ to itself.
+    label = re.sub("^_", " _", one_line(curve.name, LONGEST_LABEL)) + count
     how: dict[str, Any] = dict(color=colour, marker="o", markersize=3)
     if curve.split == "train":
         how = dict(color=colour, linewidth=0.8, alpha=0.6)
     all_T = curve.runs_T == len(curve.values_NT)
-    axes.plot(positions_T, np.where(all_T, curve.mean_T, np.nan), label=label, **how)
+    (line,) = axes.plot(positions_T, np.where(all_T, curve.mean_T, np.nan), label=label, **how)
     if not all_T.all():
         beside_T = np.convolve(~all_T, [1, 1, 1], "same") > 0
         axes.plot(positions_T, np.where(beside_T, curve.mean_T, np.nan), linestyle=":", **how)
     if count:
-        axes.fill_between(
-            positions_T, curve.low_T, curve.high_T, color=colour, alpha=0.15, linewidth=0
-        )
+        low_T, high_T = curve.low_T, curve.high_T
+        axes.fill_between(positions_T, low_T, high_T, color=colour, alpha=0.15, linewidth=0)
+    return line
 
 
 @plain_text
@@ -228,7 +239,7 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
     """
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    width = max([3.1, *(_width(panel) for panel in panels)])
+    width = max(3.1, math.fsum(map(_width, panels)) / len(panels))
     figure = Figure(figsize=(width * columns, 2.7 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
@@ -245,7 +256,7 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
 def _width(panel: Panel) -> float:
     """The inches that its names need beside each other."""
     lines = [line for name in panel.bars for line in _tick(name).splitlines()]
-    return 0.5 + len(panel.bars) * (0.06 + 0.055 * max(map(len, lines), default=0))
+    return 0.6 + len(panel.bars) * (0.1 + 0.062 * max(map(len, lines), default=0))
 
 
 def _tick(name: str) -> str:

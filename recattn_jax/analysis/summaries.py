@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import functools
 import math
 import re
 import statistics
@@ -75,7 +76,7 @@ class RunSummary:
     parameters: int | None
     written: datetime.datetime | None
 
-    @property
+    @functools.cached_property
     def best(self) -> tuple[float, int] | None:
         """The best validation headline and its step, if there was an evaluation."""
         found = [

@@ -69,7 +69,7 @@ def test_curves_of_any_length_become_a_picture(tmp_path, points):
     loss_curves([], "loss", tmp_path / "none.png")
     some = matplotlib.image.imread(tmp_path / "some.png")
     none = matplotlib.image.imread(tmp_path / "none.png")
-    assert some.shape == none.shape
+    assert some.shape[1] == none.shape[1]
     half = some.shape[1] // 2
     assert colours(some)[:, :half].any() and colours(some)[:, half:].any()
 

@@ -74,13 +74,13 @@ def test_a_page_of_many_runs_is_small(tmp_path):
         for split in ("train", "validation")
     ]
     text = "".join(f'{line[:-1]}, "seconds": {n}.0}}\n' for n, line in enumerate(lines))
-    for number in range(100):
+    for number in range(3):
         write_run(tmp_path / str(number), {"lr": number}, [])
         (tmp_path / str(number) / "metrics.jsonl").write_text(text)
     file = page_of(tmp_path)
-    assert file.stat().st_size < 5_000_000
+    assert file.stat().st_size < 150_000  # so 100 runs have 5 MB
     (section,) = told_by(file)["sections"]
-    assert section["thinned"] and len(section["curves"]["loss"]) == 200
+    assert section["thinned"] and len(section["curves"]["loss"]) == 6
     assert all(len(curve["steps"]) <= POINTS for curve in section["curves"]["loss"])
 
 
@@ -116,7 +116,7 @@ def test_a_person_sorts_filters_and_looks_at_curves(root):
         by_steps = page.locator(".plot path.line").first.get_attribute("d")
         count = lines.count()
         page.get_by_label("over").select_option("minutes")
-        assert "minutes" in page.locator(".plot svg").inner_text()
+        assert "minutes" in page.locator(".plot svg").text_content()
         assert lines.count() == count
         page.get_by_label("quantity").select_option("loss")
         assert lines.count() > count  # training has no headline, and has a loss
@@ -138,7 +138,7 @@ def test_a_person_sorts_filters_and_looks_at_curves(root):
         tip = page.locator(".tip").inner_text()
         assert "validation" in tip and "at step 1" in tip and "2 runs" in tip
         bars = page.locator(".bars svg").first
-        assert bars.locator("rect").count() == 5 and "none" in bars.inner_text()
+        assert bars.locator("rect").count() == 5 and "none" in bars.text_content()
 
 
 def test_any_text_and_any_number_can_be_shown(tmp_path):

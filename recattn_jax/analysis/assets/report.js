@@ -289,10 +289,10 @@ function curvePanel(section) {
   redraws.push(redraw);
   redraw();
   return [
-    make("div", {class: "legend"}, ...buttons,
-      section.arms.length > 2 ? toggle("all", []) : null,
+    buttons.length > 2 ? make("div", {class: "legend"}, toggle("all arms", []),
       few ? toggle(`best ${SHOWN}`, section.arms.keys().filter((arm) => arm >= SHOWN)) : null,
-      section.arms.length > 2 ? toggle("none", section.arms.keys()) : null),
+      toggle("none", section.arms.keys())) : null,
+    make("div", {class: "legend"}, ...buttons),
     state.plot,
     section.thinned ? make("p", {class: "faint"}, data.notes.thinned) : null,
   ];
