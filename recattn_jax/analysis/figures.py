@@ -310,6 +310,8 @@ def axis_floor(values: Sequence[float]) -> float:
     if least <= 0 or apart > least / 3:
         return min(0.0, least)
     apart = max(apart, 0.01 * least)
+    if not apart:  # of a number so small that a hundredth of it is none
+        return 0.0
     step = 10.0 ** math.floor(math.log10(apart))
     return round(math.floor((least - apart) / step + 1e-9) * step, 12)
 

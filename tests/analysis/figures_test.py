@@ -132,6 +132,8 @@ def test_a_value_of_zero_can_be_drawn(tmp_path):
         ([28.4, 33.1], 23.0),
         ([0.0], 0.0),
         ([5.0, 5.0], 4.95),
+        ([5e-324, 5e-324], 0.0),
+        ([1e29, 1e29], 9.9e28),
     ],
 )
 def test_an_axis_is_cut_only_where_bars_are_close(values, floor):
