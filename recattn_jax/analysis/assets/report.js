@@ -10,6 +10,7 @@ function colour(arm) { return "a" + arm % COLOURS; }
 function plural(count, word) { return `${rounded(count)} ${word}${count === 1 ? "" : "s"}`; }
 function swatch(arm) { return make("span", {class: "swatch " + colour(arm)}); }
 function words(run) { return run.marks.map((mark) => mark.word).join(", "); }
+function speed(value) { return rounded(value >= 100 ? Math.round(value) : value); }
 function mean(values) { return values.reduce((sum, value) => sum + value, 0) / values.length; }
 
 // --- The table ---
@@ -18,13 +19,13 @@ const several = new Set(runs.map((run) => run.section.experiment)).size > 1;
 const COLUMNS = [
   {head: "run", value: (run) => run.name, cell: nameCell},
   {head: "state", value: words, cell: stateCell},
-  ...several ? [{head: "experiment", value: (run) => run.section.experiment, kind: "arm"}] : [],
+  ...several ? [{head: "experiment", value: (run) => run.section.experiment, kind: "word"}] : [],
   {head: "arm", value: (run) => run.arm, kind: "arm"},
   {head: "seed", value: (run) => run.seed, kind: "number"},
   {head: "step", value: (run) => run.step, kind: "number", title: "of its last line"},
   {head: "best", value: (run) => run.best, kind: "number", title: "validation headline", cell: bestCell},
   {head: "train loss", value: (run) => run.loss, kind: "number", title: "of its last training line"},
-  {head: "targets/s", value: (run) => run.speed, kind: "number", title: "median of its training lines"},
+  {head: "targets/s", value: (run) => run.speed, kind: "number", title: "median of its training lines", cell: (run) => speed(run.speed)},
   {head: "wall min.", value: (run) => run.minutes, kind: "number", title: "minutes from its start to its last line"},
   {head: "train min.", value: (run) => run.training, kind: "number", title: "minutes from its first step to its last, evaluations included, compilation not"},
   {head: "parameters", value: (run) => run.parameters, kind: "number"},
@@ -311,7 +312,7 @@ function splitBox(split) {
 
 // --- Bars ---
 
-const ROW = 36, NUMBERS = 130, ACROSS = 640;
+const ROW = 36, NUMBERS = 120, ACROSS = 440;
 
 // A bar for each arm's mean, a point for each of its runs that has a value.
 function bars(section, title, value, floor, note, largestFirst) {
@@ -337,7 +338,7 @@ function bars(section, title, value, floor, note, largestFirst) {
 
 function bar(arm, y, value, across) {
   const group = make("g", {class: colour(arm.place)}, make("title", {}, arm.name),
-    make("text", {x: 4, y: y + 13}, shortened(arm.name, 100)));
+    make("text", {x: 4, y: y + 13}, shortened(arm.name, 68)));
   if (arm.mean === null) {
     group.append(make("text", {class: "tick", x: 4, y: y + 29}, "none"));
     return group;
