@@ -194,8 +194,8 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
     if handles:
         few = f"the first {len(handles)} of {len(names)}; " if len(names) > len(handles) else ""
         figure.legend(
-            handles.values(),
-            [line.get_label() for line in handles.values()],
+            list(handles.values()),
+            [str(line.get_label()) for line in handles.values()],
             title=f"{few}thin: training, with markers: evaluation",
             loc="outside lower center",
             ncols=2,

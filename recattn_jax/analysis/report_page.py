@@ -51,12 +51,12 @@ def write_report_page(path: Path, title: str, found: Sequence[Section]) -> None:
     """
     now = datetime.datetime.now(datetime.UTC)
     data = {
-        "title": one_line(title),
+        "title": one_line(title, _LONGEST),
         "written": f"{now:%Y-%m-%d %H:%M} UTC",
         "notes": {"band": BAND, "thinned": THINNED, "spread": SPREAD},
         "sections": [_section(section) for section in found],
     }
-    write_page(path, data["title"], data, ["report.css", "report.js"])
+    write_page(path, one_line(title, _LONGEST), data, ["report.css", "report.js"])
 
 
 def _section(section: Section) -> dict[str, Any]:
