@@ -22,8 +22,9 @@ _TRACEBACK = 6000  # the last characters of it
 _MOST_BARS = 12  # in a figure; a page scrolls
 BAND = (
     "Lines are means over runs that differ in nothing but their seed, bands reach from the least of"
-    " them to the largest, and a line is dotted where not all of its runs have a number. Minutes"
-    " are of the mean run, compilation and evaluations included."
+    " them to the largest, and a line is dotted where not all of its runs have a number; nan and"
+    " numbers beyond 1e30 are none. Minutes are of the mean run, compilation and evaluations"
+    " included."
 )
 THINNED = f"Of more than {POINTS} points neighbours are drawn as their mean, at the last of them."
 SPREAD = (
