@@ -159,7 +159,8 @@ def as_page(found: Sequence[Section], figures: Sequence[Sequence[str]]) -> str:
     lines = ["# Runs", "", as_markdown(table(runs)), ""]
     told = [_state(run) for run in runs if [mark.word for mark in run.marks] != ["done"]]
     if told:
-        lines += ["Unfinished, failed or damaged:", "", *(f"- {markdown(line)}" for line in told), ""]
+        items = [f"- {markdown(line)}" for line in told]
+        lines += ["Unfinished, failed or damaged:", "", *items, ""]
     for section, names in zip(found, figures, strict=True):
         title = f"{section.experiment}: {section.headline}, {better(section.maximise)}"
         lines += [f"## {markdown(title)}", "", _arms(section), ""]
