@@ -60,7 +60,9 @@ def attention(
 
 @plain_text
 def recurrence(seen: RecurrenceTrace, steps: Sequence[str], path: Path) -> None:
-    """Draws the gates of a recurrent layer, means over its units, above its hidden state.
+    """Draws the gates of a recurrent layer, means over its units or heads, above its hidden state.
+
+    Of linear attention the norms of the matrices of its heads stand for the hidden state.
 
     Args:
       seen: the trace.
@@ -74,6 +76,7 @@ def recurrence(seen: RecurrenceTrace, steps: Sequence[str], path: Path) -> None:
     hidden_TH = seen.carries[0]
     length, units = hidden_TH.shape
     gated = bool(seen.gates)
+    unit = "head" if seen.norms else "hidden unit"
     size = (_inches(length) + 2.4, 1.0 + 2.2 * gated + min(4.0, max(1.5, 0.06 * units)))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
@@ -81,17 +84,17 @@ def recurrence(seen: RecurrenceTrace, steps: Sequence[str], path: Path) -> None:
     if gated:
         for name, gate_TH in seen.gates.items():
             panels[0].plot(gate_TH.mean(axis=1), marker="o", markersize=2, label=name)
-        panels[0].set_ylabel("mean over units", fontsize=8)
+        panels[0].set_ylabel(f"mean over {unit}s", fontsize=8)
         panels[0].grid(alpha=0.3)
         panels[0].legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     largest = float(np.max(np.abs(hidden_TH))) or 1.0
-    image = panels[-1].imshow(
-        hidden_TH.T, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto"
-    )
-    panels[-1].set_ylabel("hidden unit", fontsize=8)
+    lowest, colours = (0.0, "Blues") if seen.norms else (-largest, "RdBu_r")
+    image = panels[-1].imshow(hidden_TH.T, cmap=colours, vmin=lowest, vmax=largest, aspect="auto")
+    panels[-1].set_ylabel(unit, fontsize=8)
     panels[-1].tick_params(axis="y", labelsize=7)
     _ticks(panels[-1], steps, length)
-    figure.colorbar(image, ax=panels[-1], label="hidden state")
+    what = "norm of the state" if seen.norms else "hidden state"
+    figure.colorbar(image, ax=panels[-1], label=what)
     figure.suptitle(one_line(f"{seen.path} ({seen.cell})", 80), fontsize=9)
     save(figure, path)
 
