@@ -47,3 +47,17 @@ def gradient_flow(
 
     found = np.asarray(squares(variables, x, key), np.float64)
     return np.sqrt(found.mean(axis=(0, 1)))[::-1]
+
+
+def lag_below(flow: Float[np.ndarray, " T"], share: float) -> int | None:
+    """The first lag at which a flow is less than this share of that at lag 0; None for none.
+
+    Args:
+      flow: what `gradient_flow` returns.
+      share: of `flow[0]`.
+
+    >>> lag_below(np.array([2.0, 1.0, 0.1]), 0.1), lag_below(np.array([2.0, 1.0]), 0.1)
+    (2, None)
+    """
+    below = np.flatnonzero(flow < share * flow[0])
+    return int(below[0]) if len(below) else None
