@@ -60,7 +60,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             )
         if seen.answer is not None:
             print(f"prediction: {one_line(seen.answer)}")
-        write(seen, f"{run.path} at step {run.step}", out)
+        write(seen, f"Inside {run.path} at step {run.step}", out)
 
     return argv, main
 
