@@ -86,10 +86,11 @@ def write_inside_page(file: Path, title: str, seen: Inspection, maps: Sequence[T
     Example:
       >>> write_inside_page(Path("inside.html"), "runs/a", seen, attention_maps(seen))
     """
-    write_page(file, title, _told(title, seen, maps), _ASSETS)
+    title = one_line(title)
+    write_page(file, title, {"title": title} | _told(seen, maps), _ASSETS)
 
 
-def _told(title: str, seen: Inspection, maps: Sequence[TokenMap]) -> dict[str, Any]:
+def _told(seen: Inspection, maps: Sequence[TokenMap]) -> dict[str, Any]:
     """What the page is given."""
     losses = None
     if seen.losses is not None:
@@ -100,7 +101,6 @@ def _told(title: str, seen: Inspection, maps: Sequence[TokenMap]) -> dict[str, A
             "expected": [_visible(token) for token in seen.expected],
         }
     return {
-        "title": one_line(title),
         "prediction": seen.answer and one_line(seen.answer),
         "exactness": seen.exactness,
         "left_out": [one_line(line) for line in seen.left_out],

@@ -20,7 +20,7 @@ const figure = make("figure", {class: "map"});
 const recurrence = make("div");
 
 const quoted = (token) => make("span", {class: "mono"}, "\u201c", ...spelled(token), "\u201d");
-const weight = (value) => Number.isNaN(value) ? "not finite" : rounded(value, 3);
+const number = (value) => Number.isFinite(value) ? rounded(value, 3) : "not finite";
 const focus = () => state.hovered ?? state.pinned;
 const picked = () => data.maps[state.map];
 
@@ -45,12 +45,17 @@ function gridOf(map, head) {
   return grids.get(key);
 }
 
+// Whether all that a map has is one row, which is no token's.
+function isOutput(map) {
+  return map.size[0] === 1 && !(map.rows in data.labels);
+}
+
 // The row or the column of the picked map that a token stands for; null where it has none.
 function lineOf(token) {
   const map = picked();
   if (!map) return null;
   const grid = gridOf(map, state.head);
-  if (map.size[0] === 1) return {grid, axis: map.columns, values: rowOf(grid, 0), only: true};
+  if (isOutput(map)) return {grid, axis: map.columns, values: rowOf(grid, 0), only: true};
   const [isRow, isColumn] = [token.axis === map.rows, token.axis === map.columns];
   if (isRow && (state.forward || !isColumn)) {
     return {grid, axis: map.columns, values: rowOf(grid, token.index), forward: true};
@@ -103,7 +108,7 @@ function told(token, line) {
     const head = state.head === MEAN ? (map.heads.length > 1 ? "mean of heads, " : "") : `head ${state.head}, `;
     const does = line.only ? `the output ${map.verb}`
       : line.forward ? `it ${map.verb}` : `what ${map.verb} it`;
-    const own = line.only && line.axis === axis ? ` (here ${weight(line.values[index])})` : "";
+    const own = line.only && line.axis === axis ? ` (here ${number(line.values[index])})` : "";
     said.push(make("div", {}, make("span", {class: "faint"}, `${head}${does}${own}: `), ...best(line)));
   } else if (map) {
     said.push(make("div", {class: "faint"},
@@ -112,14 +117,14 @@ function told(token, line) {
   const trace = data.traces[state.trace];
   if (trace && trace.axis === axis && Object.keys(trace.gates).length) {
     said.push(make("div", {}, make("span", {class: "faint"}, "mean gates: "),
-      Object.entries(trace.gates).map(([name, curve]) => `${name} ${rounded(curve[index], 3)}`).join(", ")));
+      Object.entries(trace.gates).map(([name, curve]) => `${name} ${number(curve[index])}`).join(", ")));
   }
   return [make("div", {class: "spoken mono"}, ...spelled(text)), make("div", {class: "said"}, ...said)];
 }
 
 function surprise({axis, index}) {
   if (!data.losses || data.losses.axis !== axis) return [];
-  return ["loss ", make("b", {}, rounded(data.losses.nats[index], 3)), " nats, expected ",
+  return ["loss ", make("b", {}, number(data.losses.nats[index])), " nats, expected ",
     quoted(data.losses.expected[index])];
 }
 
@@ -131,7 +136,7 @@ function best(line) {
     .sort((a, b) => (Math.abs(line.values[b]) || 0) - (Math.abs(line.values[a]) || 0));
   if (!order.length) return ["nothing"];
   return order.slice(0, BEST).map((at) => make("span", {class: "named"},
-    quoted(tokens[at]), make("sub", {}, String(at)), ` ${weight(line.values[at])}`));
+    quoted(tokens[at]), make("sub", {}, String(at)), ` ${number(line.values[at])}`));
 }
 
 // Tokens of the axes: those of the text, and of the picked map's others.
@@ -139,7 +144,7 @@ function drawStrips() {
   const map = picked();
   const axes = new Map(Object.entries(data.labels).map(([axis, tokens]) => [axis, tokens.length]));
   if (map) [map.rows, map.columns].forEach((axis, i) => {
-    if (!axes.has(axis) && map.size[i] > 1) axes.set(axis, map.size[i]);
+    if (!axes.has(axis) && !(i === 0 && isOutput(map))) axes.set(axis, map.size[i]);
   });
   strips.clear();
   fill(strip);
@@ -202,6 +207,7 @@ function pickHead(head) {
 function pickMap(index) {
   state.map = index;
   state.head = MEAN;
+  state.hovered = null; // it may be on no axis of this map
   const map = picked();
   fill(direction);
   if (map.rows === map.columns) {
@@ -273,9 +279,9 @@ function drawMap() {
 function cellTold(map, grid, {row, column}) {
   const name = (axis, index, count) =>
     [quoted(tokensOf(axis, count)[index]), make("sub", {}, String(index))];
-  const own = grid.rows > 1 ? [...name(map.rows, row, grid.rows), ` ${map.verb} `] : [];
+  const own = !isOutput(map) ? [...name(map.rows, row, grid.rows), ` ${map.verb} `] : [];
   return [...own, ...name(map.columns, column, grid.columns), `: ${map.unit} `,
-    make("b", {class: "number"}, weight(grid.values[row * grid.columns + column]))];
+    make("b", {class: "number"}, number(grid.values[row * grid.columns + column]))];
 }
 
 function moveBand(name, index, count) {
@@ -316,7 +322,7 @@ function head() {
     data.prediction === null ? null
       : make("p", {class: "prediction"}, make("span", {class: "faint"}, "prediction "), data.prediction),
     make("p", {class: "faint"},
-      [...counts, data.losses && `mean loss ${rounded(data.losses.mean)} nats a token`].filter(Boolean).join(", "),
+      [...counts, data.losses && `mean loss ${number(data.losses.mean)} nats a token`].filter(Boolean).join(", "),
       `; ${data.exactness}. Here a number of a map or of a hidden state is one of 64 levels, off by at`,
       " most 1/60 of the largest of its row or unit, or 1/30 where there are both signs; exact numbers",
       " are in maps.npz. Steps are counted from 0."),
