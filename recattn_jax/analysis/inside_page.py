@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from recattn_jax.untrusted import one_line
 MOST_UNITS = 64
 """Of a hidden state in the page; all are in `maps.npz`."""
 # A number is one character, so that 200 tokens, 8 layers and 8 heads stay under 3 MB.
-_LEVELS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
+_LEVELS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
 _LOST = "-"  # what is not finite
 _ASSETS = ("inside.css", "levels.js", "timeline.js", "inside.js")
 _VISIBLE = {"\n": "\u21b5", "\t": "\u21e5", " ": "\u2423"}
@@ -153,11 +154,12 @@ def _coded(values: Float[np.ndarray, "R C"], signed: bool) -> dict[str, Any]:
     scales = np.max(sizes, axis=1)
     shares = np.sqrt(sizes / np.where(scales > 0, scales, 1.0)[:, None])
     levels = np.rint(31 + 31 * np.sign(values) * shares if signed else 63 * shares)
-    letters = np.where(finite, _LEVELS[np.where(finite, levels, 0).astype(int)], _LOST)
+    letters = np.frombuffer((_LEVELS + _LOST).encode(), np.uint8)
+    coded = letters[np.where(finite, levels, len(_LEVELS)).astype(int)]
     nothing = _LEVELS[31 if signed else 0]
     return {
         "scales": _numbers(scales),
-        "rows": ["".join(row).rstrip(nothing) for row in letters],
+        "rows": [row.tobytes().decode().rstrip(nothing) for row in coded],
     }
 
 
