@@ -17,7 +17,7 @@ Scores = Callable[[Any], Float[Array, " O"]]
 Say = Callable[[int, int], None]
 """Is told how much of the work is done, of how much."""
 
-PATH_STEPS = 64
+PATH_STEPS = 128
 """Points of the path that gradients are integrated over."""
 TOLERANCE = 0.01
 """How far attributions may sum to another number than the score moved by, as a share of the larger

@@ -126,7 +126,9 @@ def _chosen(batches: Iterable[Mapping[str, np.ndarray]]) -> Rows:
     rows = [
         row
         for batch in batches
-        for row in zip(*(np.asarray(batch[n]) for n in ("inputs", "targets", "segments")))
+        for row in zip(
+            *(np.asarray(batch[n]) for n in ("inputs", "targets", "segments")), strict=True
+        )
     ]
     # How many tokens of its document stand before each target, in its row.
     seen = [_ages(segments) for _, _, segments in rows]

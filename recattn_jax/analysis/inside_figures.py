@@ -42,7 +42,7 @@ def attention(
     heads, height, width = seen.weights.shape
     across = min(heads, _ACROSS)
     down = math.ceil(heads / across)
-    size = (across * (_inches(width) + 0.9) + 0.9, down * (_inches(height) + 1.0) + 0.5)
+    size = (across * (inches(width) + 0.9) + 0.9, down * (inches(height) + 1.0) + 0.5)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(figure.subplots(down, across, squeeze=False).flat)
@@ -50,7 +50,7 @@ def attention(
     for head, axes in enumerate(panels[:heads]):
         image = axes.imshow(seen.weights[head], cmap="Blues", vmin=0.0, vmax=most, aspect="auto")
         axes.set_title(f"head {head}", fontsize=8)
-        _name(axes, rows, height, columns, width)
+        name_axes(axes, rows, height, columns, width)
     for axes in panels[heads:]:
         axes.remove()
     figure.colorbar(image, ax=panels[:heads], label="weight", fraction=0.05)
@@ -77,7 +77,7 @@ def recurrence(seen: RecurrenceTrace, steps: Sequence[str], path: Path) -> None:
     length, units = hidden_TH.shape
     gated = bool(seen.gates)
     unit = "head" if seen.norms else "hidden unit"
-    size = (_inches(length) + 2.4, 1.0 + 2.2 * gated + min(4.0, max(1.5, 0.06 * units)))
+    size = (inches(length) + 2.4, 1.0 + 2.2 * gated + min(4.0, max(1.5, 0.06 * units)))
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1 + gated, 1, squeeze=False, sharex=True)[:, 0]
@@ -92,7 +92,7 @@ def recurrence(seen: RecurrenceTrace, steps: Sequence[str], path: Path) -> None:
     image = panels[-1].imshow(hidden_TH.T, cmap=colours, vmin=lowest, vmax=largest, aspect="auto")
     panels[-1].set_ylabel(unit, fontsize=8)
     panels[-1].tick_params(axis="y", labelsize=7)
-    _ticks(panels[-1], steps, length)
+    name_columns(panels[-1], steps, length)
     what = "norm of the state" if seen.norms else "hidden state"
     figure.colorbar(image, ax=panels[-1], label=what)
     figure.suptitle(one_line(f"{seen.path} ({seen.cell})", 80), fontsize=9)
@@ -111,7 +111,7 @@ def losses(nats_T: Float[np.ndarray, " T"], expected: Sequence[str], path: Path)
     Example:
       >>> losses(np.array([2.0, 0.5]), ["a", "b"], Path("losses.png"))
     """
-    figure = Figure(figsize=(_inches(len(nats_T)) + 1.2, 2.8), layout="constrained")
+    figure = Figure(figsize=(inches(len(nats_T)) + 1.2, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     axes.bar(range(len(nats_T)), nats_T, color=matplotlib.color_sequences["tab10"][0])
@@ -119,18 +119,20 @@ def losses(nats_T: Float[np.ndarray, " T"], expected: Sequence[str], path: Path)
     axes.set_title(f"loss of each token, mean {np.mean(nats_T):.3f} nats", fontsize=9)
     axes.set_xlim(-0.6, len(nats_T) - 0.4)
     axes.tick_params(axis="y", labelsize=7)
-    _ticks(axes, expected, len(nats_T))
+    name_columns(axes, expected, len(nats_T))
     save(figure, path)
 
 
-def _inches(tokens: int) -> float:
+def inches(tokens: int) -> float:
+    """How long an axis of so many tokens is."""
     return max(_CELL * tokens, 1.6) if tokens <= _MOST_NAMED else _UNNAMED
 
 
-def _name(
+def name_axes(
     axes: Axes, rows: Sequence[str] | None, height: int, columns: Sequence[str] | None, width: int
 ) -> None:
-    _ticks(axes, columns, width)
+    """Names the steps on both axes of a map, where there is room for names."""
+    name_columns(axes, columns, width)
     if rows is not None and height <= _MOST_NAMED:
         axes.set_yticks(range(height), [_label(name) for name in rows], fontsize=6)
     else:
@@ -139,7 +141,8 @@ def _name(
         axes.set_yticks([])
 
 
-def _ticks(axes: Axes, names: Sequence[str] | None, length: int) -> None:
+def name_columns(axes: Axes, names: Sequence[str] | None, length: int) -> None:
+    """Names the steps on the horizontal axis, where there is room for names."""
     if names is not None and length <= _MOST_NAMED:
         labels = [_label(name) for name in names]
         tilt = 90 if max(map(len, labels)) > 1 else 0

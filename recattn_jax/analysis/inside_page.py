@@ -72,6 +72,36 @@ def attention_maps(seen: Inspection) -> list[TokenMap]:
     ]  # fmt: skip
 
 
+def attribution_maps(seen: Inspection) -> list[TokenMap]:
+    """The maps of what outputs owe to input tokens as the page shows them; none where none is.
+
+    Args:
+      seen: what was seen.
+    """
+    if (found := seen.attribution) is None:
+        return []
+    rows = seen.output_axis if seen.expected else "label"
+    of = one_line(seen.outputs[found.of])
+    maps = []
+    for axis, gradients, integrated in zip(
+        seen.inputs, found.gradients, found.integrated, strict=True
+    ):
+        one = np.zeros_like(gradients)
+        one[found.of] = integrated
+        notes = {
+            "gradient x input": (gradients, "A row is an output, and a column an input token."),
+            "integrated gradients": (one, f"Of one output alone, number {found.of}: {of}."),
+        }
+        maps += [
+            TokenMap(
+                f"from {axis}", kind, rows, axis, values[None], verb="owes to",
+                unit="nats of log-probability", note=note,
+            )
+            for kind, (values, note) in notes.items()
+        ]  # fmt: skip
+    return maps
+
+
 def write_inside_page(file: Path, title: str, seen: Inspection, maps: Sequence[TokenMap]) -> None:
     """Writes the page: one file, which needs no network.
 

@@ -40,8 +40,7 @@ class Inspection:
       attention: a map for each layer of attention.
       recurrence: a trace for each recurrent layer.
       left_out: a line for each layer that cannot be shown, with the reason.
-      labels: by axis, the tokens as text: of `input`, or of `source` and `target`, and of `output`
-        what the model says, step by step or in one.
+      labels: by axis (`input`, or `source` and `target`), the tokens as text; by `tag`, the tags.
       axes: by path of an attention map, the axes of its rows and of its columns; those of memory
         slots, and the single row of pooling, have no labels.
       losses: of each step, nats of the token that comes next, or of the tag of each word; None of a
@@ -53,6 +52,7 @@ class Inspection:
       tolerance: how far they may be.
       attribution: what each output owes to the tokens of each axis of inputs, in their order; None
         where that was not asked for, or cannot be said.
+      ids: what the model was given, a row for each of these axes.
     """
 
     attention: tuple[AttentionMap, ...]
@@ -67,11 +67,17 @@ class Inspection:
     difference: float
     tolerance: float
     attribution: Attribution | None = None
+    ids: tuple[Int[np.ndarray, "T *K"], ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:
         """The axes of the model's inputs, in their order."""
-        return tuple(axis for axis in self.labels if axis != "output")
+        return tuple(axis for axis in self.labels if axis != "tag")
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """What attributions explain: each that is expected, or the one prediction."""
+        return self.expected or (self.prediction or "",)
 
     @property
     def exact(self) -> bool:
@@ -96,7 +102,7 @@ class Inspection:
     @property
     def output_axis(self) -> str:
         """The axis of the losses."""
-        return "input" if "input" in self.labels else "target"
+        return next(axis for axis in ("tag", "input", "target") if axis in self.labels)
 
     def axis(self, path: str) -> str:
         """The axis of the steps of a recurrent layer."""
@@ -145,12 +151,10 @@ class _Read(NamedTuple):
 
     Attributes:
       seen: what was seen.
-      inputs: of the model, a row each.
-      scores: log-probabilities of what `labels` call the output, from the model's predictions.
+      scores: log-probabilities of the outputs, from the model's predictions.
     """
 
     seen: Inspection
-    inputs: Sequence[Array]
     scores: Scores
 
 
@@ -186,15 +190,16 @@ def inspect_run(
       seen.attention[0].weights.shape             # (heads, tokens, tokens)
     """
     read = _read(run, text, target)
-    outputs = len(read.seen.labels["output"])
+    outputs = len(read.seen.outputs)
     if of is not None and not 0 <= of < outputs:
         raise UserError(f"there is no output {of}: this text has {outputs}, counted from 0")
     if not attributed or not read.seen.exact:
         return read.seen
     model, variables = run.experiment.model, {"params": run.params}
+    rows = [jnp.asarray(each)[None] for each in read.seen.ids]
     of = outputs - 1 if of is None else of
     try:
-        found = attribute(model, variables, read.inputs, read.scores, of, say)
+        found = attribute(model, variables, rows, read.scores, of, say)
     except NotEmbedded as reason:
         left_out = (*read.seen.left_out, f"what outputs owe to input tokens: {reason}")
         return dataclasses.replace(read.seen, left_out=left_out)
@@ -223,8 +228,8 @@ def _language_model(run: Run, text: str) -> _Read:
     tokenizer = _tokenizer(run, "text")
     wanted_T = _ids(tokenizer, text, "the text")
     inputs_T = np.concatenate([[tokenizer.separator], wanted_T[:-1]]).astype(np.int32)
-    labels = {"input": pieces(tokenizer, inputs_T), "output": pieces(tokenizer, wanted_T)}
-    return _look(run, labels, [inputs_T], _of_steps(wanted_T), None)
+    labels = {"input": pieces(tokenizer, inputs_T)}
+    return _look(run, labels, [inputs_T], _of_steps(wanted_T), pieces(tokenizer, wanted_T), None)
 
 
 def _classifier(run: Run, text: str) -> _Read:
@@ -238,12 +243,10 @@ def _classifier(run: Run, text: str) -> _Read:
     def scores(logits_BC: Any) -> Float[Array, " O"]:
         return jax.nn.log_softmax(logits_BC[0])[best][None]
 
-    labels = {"input": pieces(tokenizer, inputs_T), "output": [label]}
-    read = _look(run, labels, [inputs_T], scores, label)
-    assert read.seen.losses is not None
-    seen = dataclasses.replace(
-        read.seen, losses=None, expected=(), probability=float(np.exp(-read.seen.losses[0]))
-    )
+    labels = {"input": pieces(tokenizer, inputs_T)}
+    read = _look(run, labels, [inputs_T], scores, (), label)
+    probability = float(np.exp(scores(jnp.asarray(logits_C)[None])[0]))
+    seen = dataclasses.replace(read.seen, losses=None, probability=probability)
     return read._replace(seen=seen)
 
 
@@ -274,7 +277,7 @@ def _tagger(run: Run, task: Tagging, text: str, target: str | None) -> _Read:
 
     given = words if inputs_T.ndim == 2 else pieces(tokenizer, inputs_T)
     prediction = task.write(jax.tree.map(lambda a: np.asarray(a)[0], own), text, run.vocabularies)
-    return _look(run, {"input": given, "output": tags}, [inputs_T], scores, prediction)
+    return _look(run, {"input": given, "tag": tags}, [inputs_T], scores, tags, prediction)
 
 
 def _translator(run: Run, task: SequenceToSequence, text: str, target: str | None) -> _Read:
@@ -292,13 +295,9 @@ def _translator(run: Run, task: SequenceToSequence, text: str, target: str | Non
         target_T = _ids(to_text, target, "the target")
     inputs_T = np.concatenate([[to_text.separator], target_T]).astype(np.int32)
     wanted_T = np.concatenate([target_T, [task.stop]]).astype(np.int32)
-    labels = {
-        "source": pieces(from_text, source_S),
-        "target": pieces(to_text, inputs_T),
-        "output": pieces(to_text, wanted_T),
-    }
-    prediction = to_text.decode(target_T)
-    return _look(run, labels, [source_S, inputs_T], _of_steps(wanted_T), prediction)
+    labels = {"source": pieces(from_text, source_S), "target": pieces(to_text, inputs_T)}
+    expected, prediction = pieces(to_text, wanted_T), to_text.decode(target_T)
+    return _look(run, labels, [source_S, inputs_T], _of_steps(wanted_T), expected, prediction)
 
 
 def _of_steps(wanted_T: Int[np.ndarray, " T"]) -> Scores:
@@ -322,6 +321,7 @@ def _look(
     labels: Mapping[str, Sequence[str]],
     inputs: Sequence[np.ndarray],
     scores: Scores,
+    expected: Sequence[str],
     prediction: str | None,
 ) -> _Read:
     """What is seen, and how far that is from what the kernels say that are used otherwise."""
@@ -334,14 +334,11 @@ def _look(
     axes = {each.path: _axes(each, labels) for each in seen.attention}
     tolerance = _TOLERANCE[max(2, min(4, seen.dtype.itemsize))] * scale
     losses = -np.asarray(scores(jax.tree.map(jnp.asarray, fast)))
-    return _Read(
-        Inspection(
-            seen.attention, seen.recurrence, seen.left_out, labels, axes, losses,
-            labels["output"], prediction, None, difference, tolerance,
-        ),
-        rows,
-        scores,
+    seen_now = Inspection(
+        seen.attention, seen.recurrence, seen.left_out, labels, axes, losses,
+        expected, prediction, None, difference, tolerance, ids=tuple(inputs),
     )  # fmt: skip
+    return _Read(seen_now, scores)
 
 
 def _axis(path: str, labels: Mapping[str, Sequence[str]]) -> str:

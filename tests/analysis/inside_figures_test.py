@@ -27,4 +27,4 @@ def test_any_token_is_a_label(tmp_path) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 96, 97, 512])
 def test_the_size_fits_the_text(tokens: int) -> None:
-    assert 1.6 <= inside_figures._inches(tokens) <= 17
+    assert 1.6 <= inside_figures.inches(tokens) <= 17

@@ -1,0 +1,136 @@
+"""Figures of what a prediction depends on: attribution, effective context, gradient flow."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import ScalarFormatter
+
+from recattn_jax.analysis.context import CLOSE, ContextCurve
+from recattn_jax.analysis.figures import plain_text, save
+from recattn_jax.analysis.inside_figures import inches, name_axes, name_columns
+from recattn_jax.shapes import Float
+from recattn_jax.untrusted import one_line
+
+_BLUE, _RED = matplotlib.color_sequences["tab10"][0], matplotlib.color_sequences["tab10"][3]
+
+
+@plain_text
+def gradient_map(
+    values_OT: Float[np.ndarray, "O T"],
+    rows: Sequence[str],
+    columns: Sequence[str],
+    title: str,
+    path: Path,
+) -> None:
+    """Draws what each output owes to each input token: red raises its probability, blue lowers it.
+
+    Args:
+      values_OT: gradient times input.
+      rows: the outputs.
+      columns: the input tokens.
+      title: above.
+      path: the PNG to write.
+
+    Example:
+      >>> gradient_map(np.eye(3), list("abc"), list("xyz"), "eye", Path("map.png"))
+    """
+    outputs, tokens = values_OT.shape
+    size = (inches(tokens) + 2.2, max(inches(outputs) if outputs > 1 else 0.6, 0.6) + 1.3)
+    figure = Figure(figsize=size, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    largest = float(np.max(np.abs(values_OT))) or 1.0
+    image = axes.imshow(values_OT, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
+    name_axes(axes, rows, outputs, columns, tokens)
+    axes.set_title(one_line(title, 80), fontsize=9)
+    figure.colorbar(image, ax=axes, label="gradient x input, nats")
+    save(figure, path)
+
+
+@plain_text
+def integrated(
+    values_T: Float[np.ndarray, " T"], tokens: Sequence[str], title: str, path: Path
+) -> None:
+    """Draws what one output owes to each input token, as bars.
+
+    Args:
+      values_T: integrated gradients.
+      tokens: the input tokens.
+      title: above.
+      path: the PNG to write.
+
+    Example:
+      >>> integrated(np.array([0.5, -1.0]), ["a", "b"], "of c", Path("integrated.png"))
+    """
+    figure = Figure(figsize=(inches(len(values_T)) + 1.4, 2.8), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    colours = [_RED if value > 0 else _BLUE for value in values_T]
+    axes.bar(range(len(values_T)), values_T, color=colours)
+    axes.axhline(0.0, color="black", linewidth=0.6)
+    axes.set_ylabel("nats", fontsize=8)
+    axes.set_title(one_line(title, 80), fontsize=9)
+    axes.set_xlim(-0.6, len(values_T) - 0.4)
+    axes.tick_params(axis="y", labelsize=7)
+    name_columns(axes, tokens, len(values_T))
+    save(figure, path)
+
+
+@plain_text
+def context(curve: ContextCurve, path: Path) -> None:
+    """Draws the loss against the tokens of context, with standard errors.
+
+    Args:
+      curve: what was measured.
+      path: the PNG to write.
+
+    Example:
+      >>> curve = ContextCurve(np.array([1, 2]), np.array([3.0, 2.0]), np.array([0.1, 0.1]), 64)
+      >>> context(curve, Path("context.png"))
+    """
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    best = float(curve.losses.min())
+    axes.axhspan(best, best * (1 + CLOSE), color=_BLUE, alpha=0.15, label=f"within {CLOSE:.0%}")
+    axes.errorbar(curve.lengths, curve.losses, curve.errors, marker="o", markersize=3, capsize=3)
+    axes.axvline(curve.effective, color="grey", linestyle=":", label=f"{curve.effective} tokens")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.set_xticks(curve.lengths, [str(length) for length in curve.lengths])
+    axes.set_xlabel("tokens of context", fontsize=8)
+    axes.set_ylabel("nats a token, with standard error", fontsize=8)
+    axes.set_title(f"loss of {curve.targets} tokens from more and more context", fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    save(figure, path)
+
+
+@plain_text
+def flow(flow_T: Float[np.ndarray, " T"], path: Path) -> None:
+    """Draws how the gradient of the last output fades over lag, relative to the step itself.
+
+    Args:
+      flow_T: what `gradient_flow` returns.
+      path: the PNG to write.
+
+    Example:
+      >>> flow(np.array([1.0, 0.5, 0.25]), Path("flow.png"))
+    """
+    figure = Figure(figsize=(6.0, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    shares = flow_T / (flow_T[0] or 1.0)
+    lags = np.arange(1, len(shares))
+    axes.loglog(lags, np.maximum(shares[1:], 1e-12), color=_BLUE)
+    axes.set_xlabel("lag in steps", fontsize=8)
+    axes.set_ylabel("gradient of the last output, relative to lag 0", fontsize=8)
+    axes.set_title("what reaches a later output", fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.grid(alpha=0.3)
+    save(figure, path)
