@@ -10,11 +10,13 @@ and is given its own answer, or --target, token by token:
 The folder --out gets inside.html, a page for a browser: hover over a token, and see what it looks
 at, by layer and head, beside its loss, gates and hidden states. The same as PNG: one for each layer
 of attention and each recurrent layer, one of the loss of each token, and, unless --noattribution,
-of what the log-probability of each output owes to each input token (gradient times input), and one
-output, the last or --of, by integrated gradients. All numbers are in maps.npz:
+of what the log-probability of each output owes to each input token: the norm of its gradient,
+gradient times input, and, for one output, the last or --of, integrated gradients. All numbers are
+in maps.npz:
 
   attention/PATH [H, T, S], gates/PATH/NAME [T, H], carries/PATH/K [T, H] (the hidden state first),
-  labels/AXIS, losses, gradient_x_input/AXIS [O, T], integrated_gradients/AXIS [T]
+  labels/AXIS, losses, gradient_norm/AXIS and gradient_x_input/AXIS [O, T],
+  integrated_gradients/AXIS [T]
 
 --measure needs no --text. `context` scores the same tokens of the validation split from 1, 2, 4,
 ... tokens of context, and names the shortest that is within 1 % of the best; `flow` says how the
@@ -274,17 +276,18 @@ def write(seen: Inspection, title: str, out: Path) -> None:
 
 
 def _draw(seen: Inspection, found: Attribution, out: Path) -> None:
-    of = seen.outputs[found.of]
-    for axis, gradients, integrated in zip(
-        seen.inputs, found.gradients, found.integrated, strict=True
-    ):
+    of = one_line(seen.outputs[found.of], 20)
+    for index, axis in enumerate(seen.inputs):
         tokens = seen.labels[axis]
-        title = f"what each output (rows) owes to the {axis}"
-        attribution_figures.gradient_map(
-            gradients, seen.outputs, tokens, title, out / f"gradient-{axis}.png"
-        )
-        title = f"what output {found.of}, {of!r:.20}, owes to the {axis} (integrated gradients)"
-        attribution_figures.integrated(integrated, tokens, title, out / f"integrated-{axis}.png")
+        for name, title, values in (
+            ("gradient-norm", "norm of the gradient of each output (rows)", found.norms[index]),
+            ("gradient-x-input", "gradient x input of each output (rows)", found.gradients[index]),
+        ):
+            file = out / f"{name}-{axis}.png"
+            attribution_figures.gradient_map(values, seen.outputs, tokens, title, file)
+        title = f"integrated gradients of output {found.of}, {of}"
+        file = out / f"integrated-gradients-{axis}.png"
+        attribution_figures.integrated(found.integrated[index], tokens, title, file)
 
 
 def _files(paths: Iterable[str]) -> list[str]:

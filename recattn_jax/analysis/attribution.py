@@ -37,7 +37,9 @@ class Attribution:
 
     Attributes:
       gradients: for each input, gradient times embedding, `[O, T]`: what the score of each output
-        would lose at first if the embedding began to shrink.
+        would lose at first if the embedding began to shrink. Through a norm, which takes vectors of
+        any length for the same, that is nothing.
+      norms: for each input, the norm of that gradient, `[O, T]`, which says that too.
       integrated: for each input, integrated gradients `[T]` of one output, from embeddings of 0.
       of: that output.
       change: by how much its score moves on that path.
@@ -45,6 +47,7 @@ class Attribution:
     """
 
     gradients: tuple[Float[np.ndarray, "O T"], ...]
+    norms: tuple[Float[np.ndarray, "O T"], ...]
     integrated: tuple[Float[np.ndarray, " T"], ...]
     of: int
     change: float
@@ -105,9 +108,9 @@ def attribute(
     @jax.jit
     def slopes(variables: Any, embedded: tuple[Array, ...], shares: Array, rows: Array) -> Any:
         def at(share: Array, row: Array) -> Any:
-            there = jax.tree.map(lambda e: (share * e).astype(e.dtype), embedded)
+            there = jax.tree.map(lambda e: share.astype(e.dtype) * e, embedded)
             value, slope = jax.value_and_grad(lambda e: score(variables, e)[row])(there)
-            return value, _products(slope, embedded)
+            return value, _products(slope, embedded), _norms(slope)
 
         return jax.vmap(at)(shares, rows)
 
@@ -117,7 +120,7 @@ def attribute(
     of = range(outputs)[of]
     path, weights = _path()
     # Every output where the embeddings are, then one of them along the path and at its start.
-    shares = np.concatenate([np.ones(outputs), path, [0.0]]).astype(np.float32)
+    shares = np.concatenate([np.ones(outputs), path, [0.0]])
     rows = np.concatenate([np.arange(outputs), np.full(PATH_STEPS + 1, of)])
     parts = []
     for start in range(0, len(rows), block):
@@ -126,20 +129,31 @@ def attribute(
         parts.append(jax.device_get(slopes(variables, embedded, shares[some], rows[some])))
         if say is not None:
             say(min(start + block, len(rows)), len(rows))
-    values, products = jax.tree.map(lambda *a: np.concatenate(a)[: len(rows)], *parts)
+    values, products, norms = jax.tree.map(lambda *a: np.concatenate(a)[: len(rows)], *parts)
     integrated = tuple(weights @ each[outputs:-1].astype(np.float64) for each in products)
     change = float(values[of]) - float(values[-1])
     error = float(sum(each.sum() for each in integrated)) - change
-    gradients = tuple(each[:outputs] for each in products)
-    return Attribution(gradients, integrated, of, change, error)
+    gradients, norms = (tuple(each[:outputs] for each in some) for some in (products, norms))
+    return Attribution(gradients, norms, integrated, of, change, error)
 
 
 def _products(slopes: tuple[Array, ...], embedded: tuple[Array, ...]) -> tuple[Array, ...]:
     """Each step's slope times its embedding, summed over the channels, `[T]`."""
     return tuple(
-        jnp.einsum("td,td->t", slope[0], e[0], preferred_element_type=jnp.float32)
+        jnp.einsum(
+            "td,td->t",
+            slope[0],
+            e[0],
+            preferred_element_type=jnp.promote_types(e.dtype, jnp.float32),
+        )
         for slope, e in zip(slopes, embedded, strict=True)
     )
+
+
+def _norms(slopes: tuple[Array, ...]) -> tuple[Array, ...]:
+    """The norm of each step's slope, `[T]`."""
+    wide = (slope[0].astype(jnp.promote_types(slope.dtype, jnp.float32)) for slope in slopes)
+    return tuple(jnp.sqrt(jnp.sum(jnp.square(slope_TD), axis=-1)) for slope_TD in wide)
 
 
 def _path() -> tuple[np.ndarray, np.ndarray]:

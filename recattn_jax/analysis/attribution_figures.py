@@ -6,8 +6,9 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import ScalarFormatter
+from matplotlib.ticker import FuncFormatter
 
 from recattn_jax.analysis.context import CLOSE, ContextCurve
 from recattn_jax.analysis.figures import plain_text, save
@@ -15,6 +16,8 @@ from recattn_jax.analysis.inside_figures import inches, name_axes, name_columns
 from recattn_jax.shapes import Float
 from recattn_jax.untrusted import one_line
 
+# matplotlib's own is mathematics, which is switched off for the sake of tokens.
+_PLAIN = FuncFormatter(lambda value, _: f"{value:.2g}")
 _BLUE, _RED = matplotlib.color_sequences["tab10"][0], matplotlib.color_sequences["tab10"][3]
 
 
@@ -26,10 +29,10 @@ def gradient_map(
     title: str,
     path: Path,
 ) -> None:
-    """Draws what each output owes to each input token: red raises its probability, blue lowers it.
+    """Draws what each output owes to each input token; in two colours where some is negative.
 
     Args:
-      values_OT: gradient times input.
+      values_OT: norms of gradients, or gradients times input.
       rows: the outputs.
       columns: the input tokens.
       title: above.
@@ -39,16 +42,33 @@ def gradient_map(
       >>> gradient_map(np.eye(3), list("abc"), list("xyz"), "eye", Path("map.png"))
     """
     outputs, tokens = values_OT.shape
-    size = (inches(tokens) + 2.2, max(inches(outputs) if outputs > 1 else 0.6, 0.6) + 1.3)
+    size = (inches(tokens) + 2.2, (inches(outputs) if outputs > 1 else 0.6) + 1.3)
     figure = Figure(figsize=size, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
+    signed = bool(np.any(values_OT < 0))
     largest = float(np.max(np.abs(values_OT))) or 1.0
-    image = axes.imshow(values_OT, cmap="RdBu_r", vmin=-largest, vmax=largest, aspect="auto")
+    # Even in the root: what a step owes to itself would leave the others without a colour.
+    even = FuncNorm((_root, _square), vmin=-largest if signed else 0.0, vmax=largest)
+    colours = "RdBu_r" if signed else "Blues"
+    image = axes.imshow(values_OT, cmap=colours, norm=even, aspect="auto")
     name_axes(axes, rows, outputs, columns, tokens)
     axes.set_title(one_line(title, 80), fontsize=9)
-    figure.colorbar(image, ax=axes, label="gradient x input, nats")
+    bar = figure.colorbar(image, ax=axes, fraction=0.05)
+    bar.set_label("nats", fontsize=8)
+    shares = np.array([-1.0, -0.4, -0.1, 0.0, 0.1, 0.4, 1.0])
+    bar.set_ticks(largest * (shares if signed else shares[3:]))
+    bar.ax.yaxis.set_major_formatter(_PLAIN)
+    bar.ax.tick_params(labelsize=7)
     save(figure, path)
+
+
+def _root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _square(roots: np.ndarray) -> np.ndarray:
+    return np.sign(roots) * np.square(roots)
 
 
 @plain_text
@@ -100,7 +120,6 @@ def context(curve: ContextCurve, path: Path) -> None:
     axes.errorbar(curve.lengths, curve.losses, curve.errors, marker="o", markersize=3, capsize=3)
     axes.axvline(curve.effective, color="grey", linestyle=":", label=f"{curve.effective} tokens")
     axes.set_xscale("log", base=2)
-    axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xticks(curve.lengths, [str(length) for length in curve.lengths])
     axes.set_xlabel("tokens of context", fontsize=8)
     axes.set_ylabel("nats a token, with standard error", fontsize=8)
@@ -128,6 +147,8 @@ def flow(flow_T: Float[np.ndarray, " T"], path: Path) -> None:
     shares = flow_T / (flow_T[0] or 1.0)
     lags = np.arange(1, len(shares))
     axes.loglog(lags, np.maximum(shares[1:], 1e-12), color=_BLUE)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
     axes.set_xlabel("lag in steps", fontsize=8)
     axes.set_ylabel("gradient of the last output, relative to lag 0", fontsize=8)
     axes.set_title("what reaches a later output", fontsize=9)

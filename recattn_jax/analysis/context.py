@@ -18,7 +18,7 @@ from recattn_jax.shapes import Array, Float, Int
 CLOSE = 0.01
 """A context is long enough where its loss is within this share of the best."""
 MOST_TARGETS = 512
-LEAST_TARGETS = 64
+LEAST_TARGETS = 256
 """A context length that fewer targets have in their document is not measured."""
 _TOKENS = 1 << 14  # of a batch
 _LOGITS = 1 << 25  # of a batch
@@ -76,7 +76,7 @@ def context_curve(
       >>> from recattn_jax.layers import Embed, Identity
       >>> from recattn_jax.models import PerStep
       >>> model = SequenceModel(Embed(5, 4), Identity(), PerStep(5))
-      >>> row = np.resize(np.arange(5), (8, 16))
+      >>> row = np.resize(np.arange(5), (32, 16))
       >>> batch = {"inputs": row, "targets": row, "segments": np.ones_like(row)}
       >>> curve = context_curve(model, model.init(jax.random.key(0), row), [batch])
       >>> curve.lengths.tolist(), curve.effective
@@ -89,8 +89,10 @@ def context_curve(
     lengths = 2 ** np.arange(contexts_NC.shape[1].bit_length())
 
     @jax.jit
-    def nats(variables: Any, inputs_BT: Array, targets_B: Array) -> Float[Array, " B"]:
-        logits_BV = model.apply(variables, inputs_BT, method=_predict_last)
+    def nats(
+        variables: Any, inputs_BT: Array, segments_BT: Array, targets_B: Array
+    ) -> Float[Array, " B"]:
+        logits_BV = model.apply(variables, inputs_BT, segments_BT, method=_predict_last)
         return optax.softmax_cross_entropy_with_integer_labels(logits_BV, targets_B)
 
     whole = not isinstance(model, SequenceModel)
@@ -103,7 +105,9 @@ def context_curve(
         parts = []
         for start in range(0, len(targets_N), block):
             some = np.resize(np.arange(start, min(start + block, len(targets_N))), block)
-            parts.append(jax.device_get(nats(variables, inputs_NT[some], targets_N[some])))
+            # Segments are given: the compiler would fold, at length, what their lack stands for.
+            row = np.ones((block, length), np.int32)
+            parts.append(jax.device_get(nats(variables, inputs_NT[some], row, targets_N[some])))
         found = np.concatenate(parts)[: len(targets_N)].astype(np.float64)
         losses.append(found.mean())
         errors.append(found.std(ddof=1) / len(found) ** 0.5)
@@ -112,12 +116,13 @@ def context_curve(
     return ContextCurve(lengths, np.array(losses), np.array(errors), len(targets_N))
 
 
-def _predict_last(model: nn.Module, inputs: Array) -> Float[Array, "B V"]:
+def _predict_last(model: nn.Module, inputs: Array, segments: Array) -> Float[Array, "B V"]:
     """The logits of the last step; those of the others are not made where that can be helped."""
+    context = Context(segments=segments)
     if not isinstance(model, SequenceModel):
-        return model(inputs)[0][:, -1]
-    x, _ = model.frontend(inputs, None, Context())
-    x, _ = model.body(x, None, Context())
+        return model(inputs, None, context)[0][:, -1]
+    x, _ = model.frontend(inputs, None, context)
+    x, _ = model.body(x, None, context)
     return jnp.asarray(model.readout(x[:, -1:], Context()))[:, 0]
 
 

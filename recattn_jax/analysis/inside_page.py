@@ -81,24 +81,21 @@ def attribution_maps(seen: Inspection) -> list[TokenMap]:
     if (found := seen.attribution) is None:
         return []
     rows = seen.output_axis if seen.expected else "label"
-    of = one_line(seen.outputs[found.of])
+    one = f"Of one output alone, number {found.of}: {one_line(seen.outputs[found.of])}."
+    row = "A row is an output, and a column an input token"
     maps = []
-    for axis, gradients, integrated in zip(
-        seen.inputs, found.gradients, found.integrated, strict=True
-    ):
-        one = np.zeros_like(gradients)
-        one[found.of] = integrated
-        notes = {
-            "gradient x input": (gradients, "A row is an output, and a column an input token."),
-            "integrated gradients": (one, f"Of one output alone, number {found.of}: {of}."),
+    for index, axis in enumerate(seen.inputs):
+        integrated = np.zeros_like(found.gradients[index])
+        integrated[found.of] = found.integrated[index]
+        kinds = {
+            "gradient norm": (found.norms[index], "nats by length", f"{row}, whatever its length."),
+            "gradient x input": (found.gradients[index], "nats", f"{row}, as it begins to shrink."),
+            "integrated gradients": (integrated, "nats", one),
         }
         maps += [
-            TokenMap(
-                f"from {axis}", kind, rows, axis, values[None], verb="owes to",
-                unit="nats of log-probability", note=note,
-            )
-            for kind, (values, note) in notes.items()
-        ]  # fmt: skip
+            TokenMap(f"from {axis}", kind, rows, axis, values[None], "owes to", unit, note)
+            for kind, (values, unit, note) in kinds.items()
+        ]
     return maps
 
 

@@ -114,10 +114,10 @@ class Inspection:
         Names: `attention/PATH` `[H, T, S]`, `gates/PATH/NAME` `[T, H]`, `carries/PATH/K` `[T, H]`
         (K from 0, the hidden state first), `labels/AXIS`, `axes/PATH` (of the rows and of the
         columns of a map), `kind/PATH` of a map, `losses` and `expected`, `probability`,
-        `prediction`, `difference`; `gradient_x_input/AXIS` `[O, T]` of all outputs,
-        `integrated_gradients/AXIS` `[T]` of the output `integrated_gradients_of`, and by how much
-        its score moves on the path, `integrated_gradients_change`, and the sum is off it,
-        `integrated_gradients_error`.
+        `prediction`, `difference`; `gradient_norm/AXIS` and `gradient_x_input/AXIS` `[O, T]` of all
+        outputs; `integrated_gradients/AXIS` `[T]` of the output `integrated_gradients_of`, with
+        `integrated_gradients_change`, by how much its score moves on the path, and
+        `integrated_gradients_error`, by how much their sum is off that.
 
         Args:
           file: its name ends in `.npz`.
@@ -134,10 +134,10 @@ class Inspection:
         if self.losses is not None:
             arrays |= {"losses": self.losses, "expected": list(self.expected)}
         if (found := self.attribution) is not None:
-            pairs = zip(self.inputs, found.gradients, found.integrated, strict=True)
-            for axis, gradients, integrated in pairs:
-                arrays[f"gradient_x_input/{axis}"] = gradients
-                arrays[f"integrated_gradients/{axis}"] = integrated
+            for index, axis in enumerate(self.inputs):
+                arrays[f"gradient_norm/{axis}"] = found.norms[index]
+                arrays[f"gradient_x_input/{axis}"] = found.gradients[index]
+                arrays[f"integrated_gradients/{axis}"] = found.integrated[index]
             for name in ("of", "change", "error"):
                 arrays[f"integrated_gradients_{name}"] = getattr(found, name)
         for name in ("prediction", "probability"):
@@ -306,7 +306,8 @@ def _of_steps(wanted_T: Int[np.ndarray, " T"]) -> Scores:
 
 def _log_shares(logits_TV: Array, wanted_T: Int[np.ndarray, " T"]) -> Float[Array, " T"]:
     """The log-probability of what is wanted at each step."""
-    return jax.nn.log_softmax(logits_TV)[np.arange(len(wanted_T)), wanted_T]
+    shares_TV = jax.nn.log_softmax(logits_TV)
+    return jnp.take_along_axis(shares_TV, jnp.asarray(wanted_T)[:, None], axis=1)[:, 0]
 
 
 def _predictions(run: Run, inputs: Sequence[np.ndarray]) -> Any:
