@@ -46,9 +46,9 @@ class Attribution:
       error: by how much all of `integrated` sums to more than that.
     """
 
-    gradients: tuple[Float[np.ndarray, "O T"], ...]
-    norms: tuple[Float[np.ndarray, "O T"], ...]
-    integrated: tuple[Float[np.ndarray, " T"], ...]
+    gradients: tuple[Float[np.ndarray, "O _"], ...]
+    norms: tuple[Float[np.ndarray, "O _"], ...]
+    integrated: tuple[Float[np.ndarray, " _"], ...]
     of: int
     change: float
     error: float

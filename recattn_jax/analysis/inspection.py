@@ -67,7 +67,7 @@ class Inspection:
     difference: float
     tolerance: float
     attribution: Attribution | None = None
-    ids: tuple[Int[np.ndarray, "T *K"], ...] = ()
+    ids: tuple[Int[np.ndarray, "_ ..."], ...] = ()
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -46,7 +46,7 @@ def test_context_is_measured_without_a_text(trained, call, monkeypatch) -> None:
     assert result.code == 0, result.err
     assert "effective context: " in result.out
     numbers = numbers_in("out/measures.npz")
-    assert list(numbers["context_lengths"]) == [1, 2, 4, 8]
+    assert list(numbers["context_lengths"]) == [1, 2, 4]
     assert sorted(file.name for file in Path("out").iterdir()) == ["context.png", "measures.npz"]
 
 
@@ -57,7 +57,7 @@ def test_of_a_tagger(scored, call) -> None:
     told = [f"--config={TINY_SCORED}", "--text=the cat sat on Rome", "--out=maps"]
     result = call(inspect, f"--workdir={run}", *told, "--measure=flow", "--of=4")
     assert result.code == 0, result.err
-    assert "prediction: about a cat\tthe/O cat/O sat/O on/O Rome/B-place" in result.out
+    assert "the/O cat/O sat/O on/O Rome/B-place" in result.out
     assert "gradient flow: " in result.out
     numbers = numbers_in("maps/maps.npz")
     assert list(numbers["labels/tag"]) == ["O", "O", "O", "O", "B-place"]
@@ -80,7 +80,7 @@ def test_flow_is_of_one_sequence(scored, call) -> None:
     told = [f"--config={TINY_SCORED}", "--out=maps"]
     result = call(inspect, f"--workdir={scored('classify')}", *told, "--measure=flow")
     assert result.code == 0, result.err
-    assert numbers_in("maps/measures.npz")["flow"].shape == (4,)
+    assert numbers_in("maps/measures.npz")["flow"].shape == (2,)  # of the eight longest rows
     for task, measure, says in (
         ("translate", "flow", "the body of one sequence"),
         ("classify", "context", "one of language models"),
@@ -109,8 +109,9 @@ def test_of_a_translator(scored, call) -> None:
     assert list(numbers["labels/source"]) == ["the", "cat", "sat"]
     carries = [numbers[name].shape for name in numbers if name.startswith("carries/")]
     assert carries == [(3, 8), (3, 8)]
-    drawn = sorted(file.name.partition("-")[0] for file in Path("maps").glob("*-*.png"))
+    drawn = sorted(file.name.partition("-")[0] for file in Path("maps").glob("*-[0-9]*.png"))
     assert drawn == ["attention", "recurrence", "recurrence"]
+    assert len(list(Path("maps").glob("*gradient*.png"))) == 6
     again = call(inspect, f"--workdir={run}", f"--config={TINY_SCORED}", "--text=the", "--out=own")
     assert again.code == 0, again.err
     assert "prediction:" in again.out
