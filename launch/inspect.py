@@ -212,10 +212,12 @@ def _row(seen: Inspection) -> list[Any]:
 
 def _progress(what: str) -> Say:
     """Shows progress on a terminal, and nothing in a log."""
-    bar = tqdm(desc=what, disable=None, leave=False)
+    bar: tqdm[Any] | None = None
 
     def say(done: int, total: int) -> None:
-        bar.total = total
+        nonlocal bar
+        if bar is None:
+            bar = tqdm(desc=what, total=total, disable=None, leave=False)
         bar.update(done - bar.n)
         if done == total:
             bar.close()

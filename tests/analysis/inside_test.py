@@ -251,3 +251,28 @@ def test_a_layer_that_shows_nothing_is_named() -> None:
     assert [trace.cell for trace in seen.recurrence] == ["MinGRU"]
     (line,) = seen.left_out
     assert line == "layers_0: CausalConvolution carries a state and shows nothing of it"
+
+
+@pytest.mark.slow
+def test_reference_kernels_are_exact() -> None:
+    """In float64, and over a few layers: what differs in float32 is rounding."""
+    mixers = [
+        layers.Parallel((layers.LSTM(WIDTH), plain(window=3)), combine=layers.add),
+        layers.Parallel((layers.GRU(WIDTH), layers.CrossAttention(2)), combine=layers.add),
+        layers.SelfAttention(2, window=4, positions=layers.Rotary()),
+        layers.MLSTM(2, chunk=4),
+    ]
+    blocks = [layers.Residual(layers.Serial((layers.RMSNorm(), mixer))) for mixer in mixers]
+    layer = layers.Serial(tuple(blocks))
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        x, memory = (jnp.asarray(a, jnp.float64) for a in (X, MEMORY))
+        context = Context(memory=memory)
+        variables = jax.tree.map(
+            lambda a: jnp.asarray(a + 0.3 * random.normal(size=a.shape)),
+            jax.jit(layer.init)(jax.random.key(0), x, None, context),
+        )
+        seen = look_inside(layer, variables, x, None, context)
+        fast = jax.jit(layer.apply)(variables, x, None, context)[0]
+        assert fast.dtype == seen.output.dtype == jnp.float64
+        assert_close(seen.output, fast, 1e-12)
