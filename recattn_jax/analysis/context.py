@@ -78,7 +78,7 @@ def context_curve(
       >>> model = SequenceModel(Embed(5, 4), Identity(), PerStep(5))
       >>> row = np.resize(np.arange(5), (32, 16))
       >>> batch = {"inputs": row, "targets": row, "segments": np.ones_like(row)}
-      >>> curve = context_curve(model, model.init(jax.random.key(0), row), [batch])
+      >>> curve = context_curve(model, model.init(jax.random.key(0), jnp.asarray(row)), [batch])
       >>> curve.lengths.tolist(), curve.effective
       ([1, 2, 4, 8], 1)
 
