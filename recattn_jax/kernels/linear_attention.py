@@ -158,8 +158,8 @@ def trace_norms(
     """
 
     def step(carry: Carry, now: Any) -> tuple[Carry, tuple[Array, Array]]:
-        keys, *rest = jax.tree.map(lambda x: x[:, None], now)
-        _, carry = linear_attention(keys, keys, *rest[:3], carry, *rest[3:])
+        keys, values, decay, given, starts, keep = jax.tree.map(lambda x: x[:, None], now)
+        _, carry = linear_attention(keys, keys, values, decay, given, carry, starts, keep)
         scale_BH = jnp.exp(carry.stabilizer)
         memory_BH = jnp.sqrt(jnp.sum(jnp.square(carry.memory), axis=(2, 3)))
         normalizer_BH = jnp.sqrt(jnp.sum(jnp.square(carry.normalizer), axis=2))
