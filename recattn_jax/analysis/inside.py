@@ -27,6 +27,9 @@ class AttentionMap:
       kind: `self` (steps of its own sequence), `cross` and `location` (the memory), `slots` (those
         of a block-recurrent layer) or `pooling` (one look at all steps).
       weights: `[H, T, S]`; a row sums to 1, to 0 where nothing is seen, to less with sinks.
+
+    >>> AttentionMap("body", "self", np.eye(3, dtype=np.float32)[None]).weights.shape
+    (1, 3, 3)
     """
 
     path: str
@@ -45,6 +48,8 @@ class RecurrenceTrace:
       gates: by name, arrays `[T, H]`; none of a cell without.
       norms: whether `carries` are norms, one a head, of states too large to be shown: of the
         matrix and of the normalizer of linear attention.
+
+    >>> trace = RecurrenceTrace("body", "LSTM", (np.zeros((5, 4), np.float32),), gates={})
     """
 
     path: str
@@ -65,6 +70,10 @@ class Inside:
       left_out: paths of layers whose maps have no place on the axes of the row, and of those that
         carry a state and show nothing, with the reason.
       dtype: the narrowest floating dtype of what the layers took.
+
+    >>> seen = look_inside(layers.Identity(), {}, jnp.ones((1, 5, 3)))
+    >>> seen.output.shape, seen.attention
+    ((1, 5, 3), ())
     """
 
     output: Any

@@ -21,7 +21,7 @@ from recattn_jax.data import (
 )
 from recattn_jax.errors import UserError
 from recattn_jax.shapes import Array, Float, Int
-from recattn_jax.tasks import Classification, LanguageModel, SequenceToSequence, Tagging
+from recattn_jax.tasks import Classification, LanguageModel, SequenceToSequence, Tagging, Task
 from recattn_jax.tasks.base import encoded
 from recattn_jax.training.loading import Run
 
@@ -31,6 +31,35 @@ _TOLERANCE = {4: 1e-5, 2: 3e-2}
 """By bytes of a number of the activations: rounding, of logits of size 1. In float32 it was 3e-7
 over one block of the default experiment, trained, and 2e-6 over four; in float64 all agrees."""
 _TOKENIZERS = (ByteTokenizer, CharTokenizer, SubwordTokenizer, WordTokenizer)
+
+
+def can_inspect(task: Task, vocabularies: Mapping[str, Any], text: str) -> bool:
+    """Whether a run of this task can be looked into while it reads this text.
+
+    Args:
+      task: of its experiment.
+      vocabularies: of the run.
+      text: to read.
+
+    Returns:
+      True where `inspect_run` would not refuse.
+
+    >>> from recattn_jax.tasks import losses
+    >>> vocabularies = {"text": ByteTokenizer()}
+    >>> can_inspect(Classification(2, losses.NATS), vocabularies, "To be")
+    True
+    """
+    if not isinstance(task, LanguageModel | Classification | SequenceToSequence):
+        return False
+    names = ("source", "target") if isinstance(task, SequenceToSequence) else ("text",)
+    first, *others = (vocabularies.get(name) for name in names)
+    if not isinstance(first, _TOKENIZERS) or not all(isinstance(o, _TOKENIZERS) for o in others):
+        return False
+    try:
+        first.encode(text)
+    except UserError:  # of a character that it does not know
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,8 +73,8 @@ class Inspection:
       labels: by axis (`input`, or `source` and `target`), the tokens as text; by `tag`, the tags.
       axes: by path of an attention map, the axes of its rows and of its columns; those of memory
         slots, and the single row of pooling, have no labels.
-      losses: of each step, nats of the token that comes next, or of the tag of each word; None of a
-        classifier.
+      losses: `[T]`, nats of the token that comes next at each step, or of each tag; None
+        of a classifier.
       expected: those tokens, or tags.
       prediction: a classifier's label, a translator's text, or words with their tags.
       probability: of the label; None where there is none.
@@ -53,7 +82,11 @@ class Inspection:
       tolerance: how far they may be.
       attribution: what each output owes to the tokens of each axis of inputs, in their order; None
         where that was not asked for, or cannot be said.
-      ids: what the model was given, a row for each of these axes.
+      ids: what the model was given, `[T]` or `[T, K]` for each of these axes.
+
+    >>> seen = inspect_run(run, "To be, or not to be")  # doctest: +SKIP
+    >>> seen.exact, seen.attention[0].weights.shape  # doctest: +SKIP
+    (True, (4, 19, 19))
     """
 
     attention: tuple[AttentionMap, ...]
@@ -186,9 +219,9 @@ def inspect_run(
       UserError: the run is of another kind, the text is empty or too long, there is no such output,
         or a target is given where none is written or does not fit.
 
-    Example:
-      seen = inspect_run(load_run("runs/a"), "To be, or not to be")
-      seen.attention[0].weights.shape             # (heads, tokens, tokens)
+    >>> seen = inspect_run(load_run("runs/a"), "To be, or not to be")  # doctest: +SKIP
+    >>> seen.attention[0].weights.shape  # heads, tokens, tokens  # doctest: +SKIP
+    (4, 19, 19)
     """
     read = _read(run, text, target)
     outputs = len(read.seen.outputs)
@@ -391,7 +424,10 @@ def pieces(tokenizer: Tokenizer, ids: Int[np.ndarray, " T"]) -> list[str]:
 
     Args:
       tokenizer: of the run.
-      ids: the tokens.
+      ids: `[T]`, the tokens.
+
+    Returns:
+      As many texts; numbers and names in angle brackets are of those that say nothing.
 
     >>> pieces(ByteTokenizer(), np.array([97, 32, 195, 256]))
     ['a', ' ', '<195>', '<separator>']
