@@ -28,7 +28,15 @@ _ROOM = 1 << 24  # numbers that their predictions may be
 
 
 class NotEmbedded(Exception):
-    """The model does not embed each of its inputs once; says how often."""
+    """The model does not embed each of its inputs once; says how often.
+
+    >>> from recattn_jax.layers import Identity
+    >>> try:
+    ...     attribute(Identity(), {}, [jnp.ones((1, 5, 3))], lambda y: y[0, :, 0])
+    ... except NotEmbedded as reason:
+    ...     print(reason)
+    the model embeds tokens 0 times where it has 1 inputs
+    """
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +52,10 @@ class Attribution:
       of: that output.
       change: by how much its score moves on that path.
       error: by how much all of `integrated` sums to more than that.
+
+    >>> one = np.ones((1, 3), np.float32)
+    >>> Attribution((one,), (one,), (np.ones(3),), of=0, change=3.0, error=0.5).complete
+    False
     """
 
     gradients: tuple[Float[np.ndarray, "O _"], ...]

@@ -38,8 +38,7 @@ def gradient_map(
       title: above.
       path: the PNG to write.
 
-    Example:
-      >>> gradient_map(np.eye(3), list("abc"), list("xyz"), "eye", Path("map.png"))
+    >>> gradient_map(np.eye(3), list("abc"), list("xyz"), "eye", Path("map.png"))
     """
     outputs, tokens = values_OT.shape
     size = (inches(tokens) + 2.2, (inches(outputs) if outputs > 1 else 0.6) + 1.3)
@@ -83,8 +82,7 @@ def integrated(
       title: above.
       path: the PNG to write.
 
-    Example:
-      >>> integrated(np.array([0.5, -1.0]), ["a", "b"], "of c", Path("integrated.png"))
+    >>> integrated(np.array([0.5, -1.0]), ["a", "b"], "of c", Path("integrated.png"))
     """
     figure = Figure(figsize=(inches(len(values_T)) + 1.4, 2.8), layout="constrained")
     FigureCanvasAgg(figure)
@@ -108,9 +106,8 @@ def context(curve: ContextCurve, path: Path) -> None:
       curve: what was measured.
       path: the PNG to write.
 
-    Example:
-      >>> curve = ContextCurve(np.array([1, 2]), np.array([3.0, 2.0]), np.array([0.1, 0.1]), 64)
-      >>> context(curve, Path("context.png"))
+    >>> curve = ContextCurve(np.array([1, 2]), np.array([3.0, 2.0]), np.array([0.1, 0.1]), 64)
+    >>> context(curve, Path("context.png"))
     """
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -138,8 +135,7 @@ def flow(flow_T: Float[np.ndarray, " T"], path: Path) -> None:
       flow_T: what `gradient_flow` returns.
       path: the PNG to write.
 
-    Example:
-      >>> flow(np.array([1.0, 0.5, 0.25]), Path("flow.png"))
+    >>> flow(np.array([1.0, 0.5, 0.25]), Path("flow.png"))
     """
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
     FigureCanvasAgg(figure)

@@ -31,10 +31,14 @@ class ContextCurve:
     """The loss of the same targets from more and more context.
 
     Attributes:
-      lengths: tokens that the model was given before the target, powers of two.
-      losses: mean nats of a target, for each length.
-      errors: standard errors of these means.
+      lengths: `[C]`, tokens that the model was given before the target, powers of two.
+      losses: `[C]`, mean nats of a target, for each length.
+      errors: `[C]`, standard errors of these means.
       targets: how many.
+
+    >>> losses, errors = np.array([3.0, 2.01, 2.0]), np.array([0.1, 0.1, 0.1])
+    >>> ContextCurve(np.array([1, 2, 4]), losses, errors, targets=300).effective
+    2
     """
 
     lengths: Int[np.ndarray, " C"]
@@ -72,15 +76,14 @@ def context_curve(
     Raises:
       UserError: there are not enough targets.
 
-    Example:
-      >>> from recattn_jax.layers import Embed, Identity
-      >>> from recattn_jax.models import PerStep
-      >>> model = SequenceModel(Embed(5, 4), Identity(), PerStep(5))
-      >>> row = np.resize(np.arange(5), (32, 16))
-      >>> batch = {"inputs": row, "targets": row, "segments": np.ones_like(row)}
-      >>> curve = context_curve(model, model.init(jax.random.key(0), jnp.asarray(row)), [batch])
-      >>> curve.lengths.tolist(), curve.effective
-      ([1, 2, 4, 8], 1)
+    >>> from recattn_jax.layers import Embed, Identity
+    >>> from recattn_jax.models import PerStep
+    >>> model = SequenceModel(Embed(5, 4), Identity(), PerStep(5))
+    >>> row = np.resize(np.arange(5), (32, 16))
+    >>> batch = {"inputs": row, "targets": row, "segments": np.ones_like(row)}
+    >>> curve = context_curve(model, model.init(jax.random.key(0), jnp.asarray(row)), [batch])
+    >>> curve.lengths.tolist(), curve.effective
+    ([1, 2, 4, 8], 1)
 
     Khandelwal et al., Sharp nearby, fuzzy far away: how neural language models use context, 2018,
     arXiv:1805.04623.

@@ -50,11 +50,14 @@ def gradient_flow(
 
 
 def lag_below(flow: Float[np.ndarray, " T"], share: float) -> int | None:
-    """The first lag at which a flow is less than this share of that at lag 0; None for none.
+    """The lag at which a flow has faded.
 
     Args:
-      flow: what `gradient_flow` returns.
+      flow: `[T]`, what `gradient_flow` returns.
       share: of `flow[0]`.
+
+    Returns:
+      The first lag at which the flow is less than that; None for none.
 
     >>> lag_below(np.array([2.0, 1.0, 0.1]), 0.1), lag_below(np.array([2.0, 1.0]), 0.1)
     (2, None)

@@ -121,14 +121,34 @@ def losses(nats_T: Float[np.ndarray, " T"], expected: Sequence[str], path: Path)
 
 
 def inches(tokens: int) -> float:
-    """How long an axis of so many tokens is."""
+    """How long an axis is.
+
+    Args:
+      tokens: that stand on it.
+
+    Returns:
+      Inches; of many tokens, which have no names, always as many.
+
+    >>> inches(500)
+    6.0
+    """
     return max(_CELL * tokens, 1.6) if tokens <= _MOST_NAMED else _UNNAMED
 
 
 def name_axes(
     axes: Axes, rows: Sequence[str] | None, height: int, columns: Sequence[str] | None, width: int
 ) -> None:
-    """Names the steps on both axes of a map, where there is room for names."""
+    """Names the steps on both axes of a map, where there is room for names.
+
+    Args:
+      axes: to name.
+      rows: names of the rows; None for numbers.
+      height: how many rows.
+      columns: names of the columns; None for numbers.
+      width: how many columns.
+
+    >>> name_axes(Figure().subplots(), list("ab"), 2, list("abc"), 3)
+    """
     name_columns(axes, columns, width)
     if rows is not None and height <= _MOST_NAMED:
         axes.set_yticks(range(height), [_label(name) for name in rows], fontsize=6)
@@ -139,7 +159,15 @@ def name_axes(
 
 
 def name_columns(axes: Axes, names: Sequence[str] | None, length: int) -> None:
-    """Names the steps on the horizontal axis, where there is room for names."""
+    """Names the steps on the horizontal axis, where there is room for names.
+
+    Args:
+      axes: to name.
+      names: of the steps; None for numbers.
+      length: how many.
+
+    >>> name_columns(Figure().subplots(), list("abc"), 3)
+    """
     if names is not None and length <= _MOST_NAMED:
         labels = [_label(name) for name in names]
         tilt = 90 if max(map(len, labels)) > 1 else 0

@@ -49,7 +49,9 @@ def can_inspect(task: Task, vocabularies: Mapping[str, Any], text: str) -> bool:
     >>> can_inspect(Classification(2, losses.NATS), vocabularies, "To be")
     True
     """
-    if not isinstance(task, LanguageModel | Classification | SequenceToSequence):
+    if isinstance(task, Tagging) and isinstance(vocabularies.get("text"), WordFeatureTokenizer):
+        return True
+    if not isinstance(task, LanguageModel | Classification | SequenceToSequence | Tagging):
         return False
     names = ("source", "target") if isinstance(task, SequenceToSequence) else ("text",)
     first, *others = (vocabularies.get(name) for name in names)

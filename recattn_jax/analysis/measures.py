@@ -31,12 +31,16 @@ def run_context(run: Run, batches: Batches, say: Say | None = None) -> ContextCu
       batches: of its data.
       say: is told of progress.
 
+    Returns:
+      The curve.
+
     Raises:
       UserError: it is of another kind, or the data are too few.
 
-    Example:
-      run = load_run("runs/a")
-      run_context(run, run.experiment.data().evaluation["validation"].epoch()).effective
+    >>> run = load_run("runs/a")  # doctest: +SKIP
+    >>> batches = run.experiment.data().evaluation["validation"].epoch()  # doctest: +SKIP
+    >>> run_context(run, batches).effective  # doctest: +SKIP
+    64
     """
     if not isinstance(run.experiment.task, LanguageModel):
         kind = type(run.experiment.task).__name__
@@ -54,12 +58,16 @@ def run_flow(run: Run, batches: Batches) -> Float[np.ndarray, " T"]:
       run: of a model with a frontend and a body.
       batches: of its data, or of a text: `inputs` `[B, T]` or `[B, T, D]`, and `segments`.
 
+    Returns:
+      float64 `[T]`, as `gradient_flow` gives it.
+
     Raises:
       UserError: its model is of another kind.
 
-    Example:
-      run = load_run("runs/a")
-      run_flow(run, run.experiment.data().evaluation["validation"].epoch())[1:10]
+    >>> run = load_run("runs/a")  # doctest: +SKIP
+    >>> batches = run.experiment.data().evaluation["validation"].epoch()  # doctest: +SKIP
+    >>> lag_below(run_flow(run, batches), GONE)  # doctest: +SKIP
+    23
     """
     model = run.experiment.model
     if not isinstance(model, SequenceModel):

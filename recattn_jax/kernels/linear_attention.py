@@ -145,7 +145,7 @@ def trace_norms(
     """How large the state is after each step, step by step, for looking inside.
 
     Args:
-      keys: as in `linear_attention`, like all that follow.
+      keys: `[B, T, H, K]`, as in `linear_attention`, like all that follow.
       values: `[B, T, H, V]`.
       log_decay: `[B, T, H]`; None for 0 everywhere.
       log_input: `[B, T, H]`; None for 0 everywhere.
