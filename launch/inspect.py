@@ -287,7 +287,7 @@ def _draw(seen: Inspection, found: Attribution, out: Path) -> None:
         ):
             file = out / f"{name}-{axis}.png"
             attribution_figures.gradient_map(values, seen.outputs, tokens, title, file)
-        title = f"integrated gradients of output {found.of}, {of}"
+        title = f"integrated gradients of output {found.of}, {of!r}"
         file = out / f"integrated-gradients-{axis}.png"
         attribution_figures.integrated(found.integrated[index], tokens, title, file)
 
