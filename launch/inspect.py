@@ -27,7 +27,6 @@ context_losses, context_errors [C], context_targets, flow [T].
 Maps are not made of runs of series, sound and tables.
 """
 
-import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +45,8 @@ from recattn_jax.analysis.context import CLOSE
 from recattn_jax.analysis.flow import lag_below
 from recattn_jax.analysis.inside_page import attention_maps, attribution_maps, write_inside_page
 from recattn_jax.analysis.inspection import Inspection, inspect_run
-from recattn_jax.errors import StorageError, UserError
+from recattn_jax.errors import UserError
+from recattn_jax.files import write_arrays
 from recattn_jax.training.loading import Run, load_run
 from recattn_jax.untrusted import one_line, place
 
@@ -164,34 +164,33 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
       UserError: the run is of another kind, or the folder cannot be made.
       StorageError: a file cannot be written.
     """
+    curve = flow_T = None
     numbers: dict[str, Any] = {}
-    with _writing(out):
-        if "context" in names:
-            curve = measures.run_context(run, _rows(run), _progress("context"))
-            at = curve.effective
-            best = int(np.argmin(curve.losses))
-            print(
-                f"effective context: {at} tokens, whose loss is within {CLOSE:.0%} of the best,"
-                f" {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
-                f" {curve.lengths[best]}; of {curve.targets} tokens of the {_SPLIT} split"
-            )
-            attribution_figures.context(curve, out / "context.png")
-            for name in ("lengths", "losses", "errors", "targets"):
-                numbers[f"context_{name}"] = getattr(curve, name)
-        if "flow" in names:
-            rows = _rows(run) if seen is None else _row(seen)
-            flow_T = measures.run_flow(run, rows)
-            lag = lag_below(flow_T, measures.GONE)
-            where = (
-                f"from lag {lag} on" if lag is not None else f"at no lag up to {len(flow_T) - 1}"
-            )
-            print(
-                f"gradient flow: the gradient of the last output is below {measures.GONE:g} of that"
-                f" of its own step {where}"
-            )
-            attribution_figures.flow(flow_T, out / "flow.png")
-            numbers["flow"] = flow_T
-        np.savez_compressed(out / "measures.npz", allow_pickle=False, **numbers)
+    if "context" in names:
+        curve = measures.run_context(run, _rows(run), _progress("context"))
+        best = int(np.argmin(curve.losses))
+        print(
+            f"effective context: {curve.effective} tokens, whose loss is within {CLOSE:.0%} of the"
+            f" best, {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
+            f" {curve.lengths[best]}; of {curve.targets} tokens of the {_SPLIT} split"
+        )
+        for name in ("lengths", "losses", "errors", "targets"):
+            numbers[f"context_{name}"] = getattr(curve, name)
+    if "flow" in names:
+        flow_T = measures.run_flow(run, _rows(run) if seen is None else _row(seen))
+        lag = lag_below(flow_T, measures.GONE)
+        where = f"from lag {lag} on" if lag is not None else f"at no lag up to {len(flow_T) - 1}"
+        print(
+            f"gradient flow: the gradient of the last output is below {measures.GONE:g} of that"
+            f" of its own step {where}"
+        )
+        numbers["flow"] = flow_T
+    _make(out)
+    if curve is not None:
+        attribution_figures.context(curve, out / "context.png")
+    if flow_T is not None:
+        attribution_figures.flow(flow_T, out / "flow.png")
+    write_arrays(out / "measures.npz", numbers)
     print(f"{out}: measures.npz and figures of {' and '.join(names)}")
 
 
@@ -225,22 +224,11 @@ def _progress(what: str) -> Say:
     return say
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Makes the folder; what goes wrong with it is one line.
-
-    Raises:
-      UserError: the folder cannot be made.
-      StorageError: a file cannot be written.
-    """
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot create the folder {out}: {error}") from error
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot write into {out}: {error.strerror}") from error
 
 
 def write(seen: Inspection, title: str, out: Path) -> None:
@@ -255,22 +243,22 @@ def write(seen: Inspection, title: str, out: Path) -> None:
       UserError: the folder cannot be made.
       StorageError: a file cannot be written.
     """
-    with _writing(out):
-        seen.save(out / "maps.npz")
-        names = _files(each.path for each in seen.attention)
-        for attention, name in zip(seen.attention, names, strict=True):
-            rows, columns = (seen.labels.get(axis) for axis in seen.axes[attention.path])
-            inside_figures.attention(attention, rows, columns, out / f"attention-{name}.png")
-        names = _files(each.path for each in seen.recurrence)
-        for trace, name in zip(seen.recurrence, names, strict=True):
-            steps = seen.labels[seen.axis(trace.path)]
-            inside_figures.recurrence(trace, steps, out / f"recurrence-{name}.png")
-        if seen.losses is not None:
-            inside_figures.losses(seen.losses, seen.expected, out / "losses.png")
-        if seen.attribution is not None:
-            _draw(seen, seen.attribution, out)
-        maps = attention_maps(seen) + attribution_maps(seen)
-        write_inside_page(out / "inside.html", title, seen, maps)
+    _make(out)
+    seen.save(out / "maps.npz")
+    names = _files(each.path for each in seen.attention)
+    for attention, name in zip(seen.attention, names, strict=True):
+        rows, columns = (seen.labels.get(axis) for axis in seen.axes[attention.path])
+        inside_figures.attention(attention, rows, columns, out / f"attention-{name}.png")
+    names = _files(each.path for each in seen.recurrence)
+    for trace, name in zip(seen.recurrence, names, strict=True):
+        steps = seen.labels[seen.axis(trace.path)]
+        inside_figures.recurrence(trace, steps, out / f"recurrence-{name}.png")
+    if seen.losses is not None:
+        inside_figures.losses(seen.losses, seen.expected, out / "losses.png")
+    if seen.attribution is not None:
+        _draw(seen, seen.attribution, out)
+    maps = attention_maps(seen) + attribution_maps(seen)
+    write_inside_page(out / "inside.html", title, seen, maps)
     print(
         f"{out}: inside.html (open it in a browser), maps.npz, and figures of"
         f" {len(seen.attention)} layers of attention and {len(seen.recurrence)} recurrent ones"

@@ -36,6 +36,7 @@ def run_context(run: Run, batches: Batches, say: Say | None = None) -> ContextCu
 
     Raises:
       UserError: it is of another kind, or the data are too few.
+      NonFiniteError: a loss is not finite.
 
     >>> run = load_run("runs/a")  # doctest: +SKIP
     >>> batches = run.experiment.data().evaluation["validation"].epoch()  # doctest: +SKIP
