@@ -14,8 +14,9 @@ of what the log-probability of each output owes to each input token: the norm of
 gradient times input, and, for one output, the last or --of, integrated gradients. All numbers are
 in maps.npz:
 
-  attention/PATH [H, T, S], gates/PATH/NAME [T, H], carries/PATH/K [T, H] (the hidden state first),
-  labels/AXIS, losses, gradient_norm/AXIS and gradient_x_input/AXIS [O, T],
+  attention/PATH [H, T, S], gates/PATH/NAME [T, H],
+  carries/PATH/K [T, H] (the hidden state first), labels/AXIS, losses,
+  gradient_norm/AXIS and gradient_x_input/AXIS [O, T],
   integrated_gradients/AXIS [T]
 
 --measure needs no --text. `context` scores the same tokens of the validation split from 1, 2, 4,
