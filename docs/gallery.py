@@ -1,7 +1,7 @@
 """Makes the page of named hybrids from their code and from the recorded results, in every build.
 
-`mkdocs.yml` names this file as a hook. Pictures are of the example in a hybrid's docstring, and
-numbers are of the recorded runs whose experiment calls the hybrid.
+Pictures are of the example in a hybrid's docstring, and numbers are of the recorded runs whose
+experiment calls the hybrid.
 """
 
 import ast
@@ -15,19 +15,15 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from recattn_jax.analysis.diagrams import diagram
+from recattn_jax.analysis.reports import as_markdown
+from recattn_jax.analysis.results import Result, read_results
+from recattn_jax.analysis.results_page import Arm, make_arms, rounded
+from recattn_jax.layers import SequenceLayer
+from recattn_jax.models import hybrids
+from recattn_jax.training import load_experiment_file
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))  # the experiments are no package that is installed
-
-from recattn_jax.analysis.diagrams import diagram  # noqa: E402
-from recattn_jax.analysis.reports import as_markdown  # noqa: E402
-from recattn_jax.analysis.results import Result, read_results  # noqa: E402
-from recattn_jax.analysis.results_page import Arm, make_arms, rounded  # noqa: E402
-from recattn_jax.layers import SequenceLayer  # noqa: E402
-from recattn_jax.models import hybrids  # noqa: E402
-from recattn_jax.training import load_experiment_file  # noqa: E402
 
 Hybrid = Callable[..., SequenceLayer]
 
@@ -48,33 +44,24 @@ _ARXIV = re.compile(r"arXiv:(\d{4}\.\d{4,5})")
 _YEAR = re.compile(r"\b(19|20)\d\d\b")
 
 
-def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the page to those of the documentation; MkDocs calls it."""
-    files.append(File.generated(config, "gallery.md", content=page()))
-    return files
-
-
 def page() -> str:
     """The whole page, in Markdown."""
-    found = {name: getattr(hybrids, name) for name in hybrids.__all__}
+    found: dict[str, Hybrid] = {name: getattr(hybrids, name) for name in hybrids.__all__}
     measured = arms_of(found, read_results(ROOT / "experiments/results.jsonl"))
-    modules = dict.fromkeys(inspect.getmodule(hybrid) for hybrid in found.values())
+    modules = {inspect.getmodule(hybrid) for hybrid in found.values()}
     parts = [INTRO]
-    for module in sorted(modules, key=_first_line):
-        parts.append(f"## {inspect.getdoc(module).splitlines()[0].removesuffix('.')}\n")
-        members = [name for name in found if inspect.getmodule(found[name]) is module]
-        members.sort(key=_first_line_of(found))
-        parts += [entry(found[name], measured[name]) for name in members]
+    for module in sorted(modules, key=_place):
+        parts.append(f"## {(inspect.getdoc(module) or '').splitlines()[0].removesuffix('.')}\n")
+        own = [hybrid for hybrid in found.values() if inspect.getmodule(hybrid) is module]
+        own.sort(key=lambda hybrid: inspect.unwrap(hybrid).__code__.co_firstlineno)
+        parts += [entry(hybrid, measured[hybrid.__name__]) for hybrid in own]
     return "\n".join(parts)
 
 
-def _first_line(module: Any) -> bool:
-    """The blocks that whole models are made of come last."""
-    return bool(module.__name__.endswith(".blocks"))
-
-
-def _first_line_of(found: dict[str, Hybrid]) -> Callable[[str], int]:
-    return lambda name: found[name].__code__.co_firstlineno
+def _place(module: Any) -> tuple[bool, bool, str]:
+    """The systems that the project began with come first, blocks that others are made of last."""
+    name = module.__name__.rpartition(".")[2]
+    return name == "blocks", name != "founding", name
 
 
 def entry(hybrid: Hybrid, arms: Sequence[Arm]) -> str:
@@ -110,7 +97,8 @@ def example(hybrid: Hybrid) -> tuple[str, SequenceLayer]:
     name = hybrid.__name__
     names = vars(inspect.getmodule(hybrid)) | {name: recorded}
     test = doctest.DocTestParser().get_doctest(inspect.getdoc(hybrid), names, name, None, None)
-    if doctest.DocTestRunner(verbose=False).run(test, out=lambda _: None).failed or not made:
+    failed = doctest.DocTestRunner(verbose=False).run(test, out=lambda _: None).failed
+    if failed or not made:
         raise ValueError(f"{name}: its docstring has no example that makes it")
     nodes = [node for step in test.examples for node in ast.walk(ast.parse(step.source))]
     calls = [node for node in nodes if isinstance(node, ast.Call) and _calls(node, name)]
@@ -142,7 +130,7 @@ def code(hybrid: Hybrid) -> str:
 
 
 def arms_of(found: dict[str, Hybrid], results: Sequence[Result]) -> dict[str, list[Arm]]:
-    """By hybrid, the arms of recorded experiments that call it; a hybrid's own calls are not asked.
+    """By hybrid, the arms of recorded experiments that call it, and not by way of another hybrid.
 
     Args:
       found: the hybrids by name.
@@ -162,13 +150,15 @@ def arms_of(found: dict[str, Hybrid], results: Sequence[Result]) -> dict[str, li
 
 def called(found: dict[str, Hybrid], build: Callable[[], Any]) -> list[str]:
     """Which hybrids are called while something is built, and by none of the others."""
-    names: dict[CodeType, str] = {hybrid.__code__: name for name, hybrid in found.items()}
+    names: dict[CodeType, str] = {
+        inspect.unwrap(hybrid).__code__: name for name, hybrid in found.items()
+    }
     seen: dict[str, None] = {}
 
     def watch(frame: FrameType, event: str, _: Any) -> None:
-        if event == "call" and frame.f_code in names:
-            if not any(above.f_code in names for above in _above(frame)):
-                seen[names[frame.f_code]] = None
+        inside = (above.f_code in names for above in _above(frame))
+        if event == "call" and frame.f_code in names and not any(inside):
+            seen[names[frame.f_code]] = None
 
     before = sys.getprofile()
     sys.setprofile(watch)

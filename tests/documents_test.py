@@ -1,9 +1,6 @@
 """Every block of code in the README and in `docs/` runs, or could be typed."""
 
-import ast
-import importlib
 import re
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +12,7 @@ import pytest
 from flax import nnx
 
 from tests import laws
-from tests.documents import OUTPUT, README, ROOT, Block, Page, blocks, calls, check, parse
+from tests.documents import OUTPUT, README, ROOT, Block, Page, blocks, calls, check
 from tests.launch.commands import TEXT, TINY
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
