@@ -6,10 +6,11 @@ given its own answer, or --target, token by token:
   python -m launch.inspect --workdir=runs/a --text="To be, or not to be"
   python -m launch.inspect --workdir=runs/b --text="ein Haus" --target="a house" --out=maps
 
-The folder --out gets a PNG for each layer of attention and each recurrent layer, one of the loss of
-each token, and all numbers in maps.npz: attention/PATH [H, T, S], gates/PATH/NAME [T, H],
-carries/PATH/K [T, H] (the hidden state first), labels/AXIS, and losses. Runs of series, sound and
-tables are not looked into.
+The folder --out gets inside.html, a page for a browser: hover over a token, and see what it looks
+at, by layer and head, beside its loss, gates and hidden states. The same as PNG: one for each layer
+of attention and each recurrent layer, and one of the loss of each token. All numbers are in
+maps.npz: attention/PATH [H, T, S], gates/PATH/NAME [T, H], carries/PATH/K [T, H] (the hidden state
+first), labels/AXIS, and losses. Runs of series, sound and tables are not looked into.
 """
 
 import re
@@ -20,6 +21,7 @@ from absl import flags
 
 from launch import app
 from recattn_jax.analysis import inside_figures
+from recattn_jax.analysis.inside_page import attention_maps, write_inside_page
 from recattn_jax.analysis.inspection import Inspection, inspect_run
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.training.loading import load_run
@@ -50,25 +52,26 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         seen = inspect_run(run, text, flag_values.target)
         for line in seen.left_out:
             print(f"not shown: {one_line(line)}")
-        print(
-            f"seen through reference kernels; logits differ by at most {seen.difference:.1e} from"
-            f" those of the fast ones ({seen.tolerance:.1e} may be)"
-        )
+        print(seen.exactness)
         if not seen.exact:
             raise Unfaithful(
                 f"logits differ by {seen.difference:.1e}; what is seen is not what {run.path}"
                 " computes, and nothing was written"
             )
-        if seen.prediction is not None:
-            sure = "" if seen.probability is None else f" (probability {seen.probability:.3f})"
-            print(f"prediction: {one_line(seen.prediction)}{sure}")
-        write(seen, out)
+        if seen.answer is not None:
+            print(f"prediction: {one_line(seen.answer)}")
+        write(seen, f"Inside {run.path} at step {run.step}", out)
 
     return argv, main
 
 
-def write(seen: Inspection, out: Path) -> None:
-    """Writes figures and numbers, and says which.
+def write(seen: Inspection, title: str, out: Path) -> None:
+    """Writes the page, figures and numbers, and says which.
+
+    Args:
+      seen: what was seen.
+      title: which run that is.
+      out: the folder.
 
     Raises:
       UserError: the folder cannot be made.
@@ -90,11 +93,12 @@ def write(seen: Inspection, out: Path) -> None:
             inside_figures.recurrence(trace, steps, out / f"recurrence-{name}.png")
         if seen.losses is not None:
             inside_figures.losses(seen.losses, seen.expected, out / "losses.png")
+        write_inside_page(out / "inside.html", title, seen, attention_maps(seen))
     except OSError as error:
         raise StorageError(f"cannot write into {out}: {error.strerror}") from error
     print(
-        f"{out}: maps.npz and figures of {len(seen.attention)} layers of attention and"
-        f" {len(seen.recurrence)} recurrent ones"
+        f"{out}: inside.html (open it in a browser), maps.npz, and figures of"
+        f" {len(seen.attention)} layers of attention and {len(seen.recurrence)} recurrent ones"
     )
 
 

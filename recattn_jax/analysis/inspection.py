@@ -66,6 +66,26 @@ class Inspection:
         """Whether what was seen is what the run computes otherwise."""
         return self.difference < self.tolerance
 
+    @property
+    def exactness(self) -> str:
+        """A sentence on the kernels that were used, and on the difference that was found."""
+        return (
+            f"seen through reference kernels; logits differ by at most {self.difference:.1e} from"
+            f" those of the fast ones ({self.tolerance:.1e} may be)"
+        )
+
+    @property
+    def answer(self) -> str | None:
+        """The prediction and its probability, as far as there are such."""
+        if self.prediction is None or self.probability is None:
+            return self.prediction
+        return f"{self.prediction} (probability {self.probability:.3f})"
+
+    @property
+    def output_axis(self) -> str:
+        """The axis of the losses."""
+        return "input" if "input" in self.labels else "target"
+
     def axis(self, path: str) -> str:
         """The axis of the steps of a recurrent layer."""
         return _axis(path, self.labels)

@@ -28,6 +28,8 @@ def test_of_a_language_model(trained, call) -> None:
     assert list(numbers["labels/input"][:3]) == ["<separator>", "t", "h"]
     assert numbers["losses"].shape == numbers["expected"].shape == (8,)
     assert Path("run/inspect/losses.png").read_bytes()[:4] == b"\x89PNG"
+    assert "Inside run at step " in Path("run/inspect/inside.html").read_text()
+    assert "inside.html" in result.out.splitlines()[-1]
 
 
 @pytest.mark.slow
