@@ -167,7 +167,7 @@ def parse(module: str, arguments: Sequence[str]) -> None:
         return command(flag_values, argv)[0], lambda: None
 
     said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.chdir(ROOT):
+    with contextlib.redirect_stderr(said):
         code = ended(parsed_only, module, arguments)
     assert code == 0, said.getvalue()
     if module == "launch.submit":  # what comes after -- is given to launch.train

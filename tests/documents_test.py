@@ -17,6 +17,8 @@ from tests.launch.commands import TEXT, TINY
 
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
 TUTORIALS = [page for page in PAGES if page.parent.name == "tutorials"]
+# One that needs no code, and one that is code; the others are followed in the slow tests.
+OFTEN = ("your-own-cell", "your-own-text")
 SHORT = ("--config.steps=2", "--config.evaluate_every=2", "--config.save_every=2")
 
 
@@ -26,6 +28,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("experiments", "launch", "recattn_jax", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))  # prepared data are kept there
+    monkeypatch.syspath_prepend(tmp_path)  # as of a program that is started here
     return tmp_path
 
 
@@ -41,7 +45,22 @@ def test_what_a_page_says_runs_or_could_be_typed(page: Path, checkout: Path) -> 
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=identify)
+def test_the_commands_of_a_tutorial_could_be_typed(page: Path, checkout: Path) -> None:
+    reader = Page({})
+    for block in blocks(page):
+        if block.title or block.language != "python":
+            reader.follow(block, commands=False)
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=() if page.stem in OFTEN else pytest.mark.slow, id=identify(page))
+        for page in TUTORIALS
+    ],
+)
 def test_a_tutorial_can_be_followed(page: Path, checkout: Path) -> None:
+    """In steps that are too few to learn anything."""
     follow(page, SHORT)
 
 
