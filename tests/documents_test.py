@@ -87,7 +87,7 @@ def test_the_readme_runs_and_its_cell_obeys_the_laws(checkout: Path) -> None:
     for block in blocks(README):
         reader.follow(block, commands=False)
     names = reader.names
-    assert names["params"]["params"]["input_kernel"].shape == (3, 4, 2)
+    assert names["params"]["input_kernel"].shape == (3, 4, 2)
     assert [array.shape for array in names["keras_lstm"].weights] == [(3, 8), (2, 8), (8,)]
     row = laws.Row(names["LeakyRNN"](6))
     for obeys in laws.laws(row).values():
