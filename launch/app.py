@@ -1,8 +1,6 @@
 """What every command shares: flags, errors of one line, exit codes.
 
-Exit codes: 0 done (and --help), 1 a bug of ours or what was asked for failed outside of this
-process, 2 wrong usage, 3 a non-finite loss, 4 storage, 42 interrupted and saved, 130 stopped at
-once by Ctrl-C. With --debug a traceback comes before the line.
+With --debug a traceback comes before the line.
 """
 
 import contextlib
@@ -20,11 +18,28 @@ import absl.app
 import absl.logging
 from absl import flags
 
-from recattn_jax.errors import Interrupted, RunError, StorageError, UserError, summary
+from launch import usage
+from recattn_jax.errors import (
+    Interrupted,
+    NonFiniteError,
+    RunError,
+    StorageError,
+    UserError,
+    summary,
+)
 from recattn_jax.untrusted import brief, shown
 
 EXIT_BUG = 1
 EXIT_KILLED = 130
+EXIT_CODES = {
+    0: "done, and --help",
+    EXIT_BUG: "a bug of ours, or what was asked for failed outside of this process",
+    UserError.exit_code: "wrong usage or bad input",
+    NonFiniteError.exit_code: "a loss or a gradient that is not finite",
+    StorageError.exit_code: "storage: full, read-only, damaged",
+    Interrupted.exit_code: "interrupted and saved; the same command goes on",
+    EXIT_KILLED: "stopped at once, by a second Ctrl-C",
+}
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _STORAGE_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 # What is said of a path that someone gave: too long, a link to itself, a folder for a file, ...
@@ -46,7 +61,7 @@ that are left for absl to parse, and what to do once they are parsed."""
 
 
 def run(command: Command, doc: str | None, argv: list[str] | None = None) -> NoReturn:
-    """Parses the flags, runs the command and leaves the process by one of the exit codes above.
+    """Parses the flags, runs the command and leaves the process by one of `EXIT_CODES`.
 
     absl's own habits (a usage page on stderr, exit code 1) are replaced through its `flags_parser`.
 
@@ -96,9 +111,9 @@ def _parse(command: Command, doc: str | None, argv: list[str]) -> tuple[Callable
         "debug", False, "show tracebacks, and stop at the first NaN and at leaked tracers (slow)",
         flag_values=flag_values,
     )  # fmt: skip
-    if any(argument in _HELP for argument in argv[1:]):
-        command(flag_values, argv[:1])
-        print(_help(flag_values, doc))
+    if asks_help(argv):
+        command(flag_values, argv)
+        print(usage.page(doc or "", flag_values, EXIT_CODES, usage.width()))
         raise SystemExit(0)
     argv, main = command(flag_values, argv)
     for argument in argv[1:]:
@@ -132,13 +147,9 @@ def _expected(flag: flags.Flag) -> str:
     return f"{kind}, such as {flag.default!r}" if flag.default is not None else kind
 
 
-def _help(flag_values: flags.FlagValues, doc: str | None) -> str:
-    lines = [(doc or "").strip(), "", "Flags:"]
-    for name in sorted(flag_values):
-        flag = flag_values[name]
-        plain = isinstance(flag.default, bool | int | float | str) and flag.default != ""
-        lines.append(f"  --{name}: {flag.help}" + (f" [{flag.default}]" if plain else ""))
-    return "\n".join(lines)
+def asks_help(argv: Sequence[str]) -> bool:
+    """Whether the arguments of a command, its name first, ask what it does."""
+    return any(argument in _HELP for argument in argv[1:])
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

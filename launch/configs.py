@@ -8,17 +8,19 @@ string with a comma in it.
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from launch.app import nearest
+from launch.app import asks_help, nearest
 from recattn_jax.errors import UserError
 from recattn_jax.training.experiment_file import load_experiment_file
 
 DEFAULT = "experiments/char_lm.py"
+_COMMENT = re.compile(r" +(?:\w+\.)?(\w+) ?= ?[^=].*  # (.+)")
 _OVERRIDE = re.compile(r"--?(?:no)?config\.([^=]*)(=.*)?$", re.DOTALL)
 
 
@@ -75,7 +77,10 @@ def choose(flag_values: flags.FlagValues, argv: Sequence[str]) -> tuple[Chosen, 
     path, rest = take_path(argv, DEFAULT)
     file, config = load(path)
     chosen = Chosen(path, file, config, config.to_dict())
-    define(flag_values, config, path, rest)
+    if asks_help(argv):
+        describe(flag_values, chosen)
+    else:
+        define(flag_values, config, path, rest)
     return chosen, rest
 
 
@@ -156,14 +161,48 @@ def define(
                 f"{argument!r}: {path} leaves this key None, which does not say of what type it is;"
                 " set it in the file"
             )
-    config_flags.DEFINE_config_dict(
-        "config",
-        config,
-        f"experiment file with get_config() and build() [{path}]; --config.KEY=VALUE changes one"
-        f" of its keys: {' '.join(sorted(config.keys()))}",
+    config_flags.DEFINE_config_dict("config", config, flag_values=flag_values, sys_argv=argv)
+
+
+def describe(flag_values: flags.FlagValues, chosen: Chosen) -> None:
+    """Defines flags that are shown and never parsed: the file, and every key of its config.
+
+    Args:
+      flag_values: where to define them.
+      chosen: the experiment.
+    """
+    from recattn_jax.analysis.results import as_flag  # noqa: PLC0415  (it draws, which is slow)
+
+    flags.DEFINE_string(
+        "config", chosen.path, "experiment file with get_config() and build(); its keys are below",
         flag_values=flag_values,
-        sys_argv=argv,
-    )
+    )  # fmt: skip
+    said = comments(chosen.file)
+    for key, value in chosen.defaults.items():
+        flags.DEFINE_string(
+            f"config.{key}", as_flag(value), said.get(key, ""), flag_values=flag_values
+        )
+
+
+def comments(file: ModuleType) -> dict[str, str]:
+    """What experiment files say beside their numbers: `steps=9,  # how many`.
+
+    Args:
+      file: the experiment file; what it has of other modules beside it counts too, its own first.
+    """
+    found: dict[str, str] = {}
+    modules, seen = [file], set[str]()
+    for module in modules:
+        source = str(module.__file__)
+        if source in seen:
+            continue
+        seen.add(source)
+        for line in Path(source).read_text(encoding="utf-8").splitlines():
+            if match := _COMMENT.match(line):
+                found.setdefault(match[1], match[2])
+        others = (value for value in vars(module).values() if isinstance(value, ModuleType))
+        modules += [other for other in others if other.__name__.startswith("experiments")]
+    return found
 
 
 def parse(experiment_file: ModuleType, path: str, arguments: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Evaluates a trained run and prints one line of JSON; what explains its scores goes to stderr.
 
-python -m launch.evaluate --workdir=runs/a --split=validation
-python -m launch.evaluate --workdir=runs/b --split=test --beams=4 --length_penalty=0.6
+  python -m launch.evaluate --workdir=runs/a --split=validation
+  python -m launch.evaluate --workdir=runs/b --split=test --beams=4 --length_penalty=0.6
+
+The line names the run, the step of the checkpoint and the split, and has all metrics by name.
 """
 
 import json

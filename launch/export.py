@@ -1,7 +1,7 @@
 """Takes a trained model elsewhere: writes it as programs that need nothing of this project.
 
-python -m launch.export --workdir=runs/a --out=exported
-cd exported && pip install jax flatbuffers safetensors && python load.py "Once upon a time"
+  python -m launch.export --workdir=runs/a --out=exported
+  cd exported && pip install jax flatbuffers safetensors && python load.py "Once upon a time"
 
 The new folder holds StableHLO (by jax.export) for CPUs, CUDA and TPUs, `whole.bin` of whole rows
 and, of a language model that streams, `step.bin`; `weights.safetensors`; `vocabularies.json`;

@@ -29,7 +29,7 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
         " path", flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_enum(
-        "action", "start", ACTIONS, "what to do with the job: " + ", ".join(ACTIONS),
+        "action", "start", ACTIONS, "what to do with the job",
         flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_boolean(

@@ -1,5 +1,6 @@
 """Trains an experiment, or resumes it, or says that it is done.
 
+  python -m launch.train
   python -m launch.train --config=experiments/char_lm.py --config.peak_lr=2e-3 --workdir=runs/a
   python -m launch.train --config.mesh=data:2,fsdp:4
 
@@ -8,11 +9,11 @@ step of the run that it names, and looks for what is not finite in it.
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import re
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -25,16 +26,15 @@ from absl import flags
 from ml_collections import config_dict
 
 from launch import app, configs, distributed
-from recattn_jax.data import Steps
 from recattn_jax.errors import Interrupted, UserError
-from recattn_jax.tasks import LanguageModel, Scored, Task
-from recattn_jax.training.experiment_file import trusted_experiment_file
+from recattn_jax.training import summary
 from recattn_jax.training.loading import load_run
 from recattn_jax.training.loop import fit
 from recattn_jax.training.replay import replay
 from recattn_jax.training.runs import RunFolder, identity
 from recattn_jax.training.sharding import check_batch, make_mesh
 from recattn_jax.training.state import abstract_state, check_params
+from recattn_jax.untrusted import one_line, shown
 
 
 def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], Callable[[], None]]:
@@ -116,57 +116,44 @@ def train(
     if flag_values.init_from:
         checkpoint = app.checkpoint(flag_values.checkpoint or "best")
         start = load_run(flag_values.init_from, checkpoint, flag_values.init_config)
-        initial_params = start.params
+        initial_params, step = start.params, start.step
         check_params(initial_params, abstract_state(experiment).params)
     with jax.set_mesh(mesh):  # which says what rows are this host's
         data = experiment.data()
     say = app.tell if jax.process_index() == 0 else _nowhere
     say(data.summary)
+    if flag_values.init_from:
+        say(
+            f"a new run starts from the weights of step {step} in {one_line(flag_values.init_from)}"
+        )
     if flag_values.replay:
         app.refuse(flag_values, ("profile_steps",), "--replay traces nothing")
         replay(experiment, data, run, flag_values.replay, initial_params=initial_params, say=say)
         return
-    outcome = fit(
-        experiment, data, run, initial_params=initial_params, profile_steps=profile_steps, say=say
-    )
+    closing = functools.partial(summary.closing, run, experiment.task)
+    try:
+        outcome = fit(
+            experiment,
+            data,
+            run,
+            initial_params=initial_params,
+            profile_steps=profile_steps,
+            say=say,
+        )
+    except Interrupted:
+        if jax.process_index() == 0:
+            say(f"\n{closing('interrupted')}")
+        raise
     if jax.process_index() != 0:
         return
-    verb = follows(experiment.task, data.vocabularies)
-    split = " --split=test" if verb == "evaluate" and "test" in data.evaluation else ""
-    named = "" if _is_found(config_path, workdir) else f" --config={shlex.quote(config_path)}"
-    say(
-        f"validation {experiment.task.headline} {outcome.best:.4f} ({outcome.reason}, best at step"
-        f" {outcome.best_step}) in {workdir}; {verb} with: python -m launch.{verb}"
-        f" --workdir={shlex.quote(str(workdir))}{named}{split}"
-    )
+    from launch import following  # noqa: PLC0415  (a tenth of a second, which can wait)
 
-
-def _is_found(config_path: str, workdir: Path) -> bool:
-    """Whether other commands run the experiment file of a run without being told."""
-    try:
-        trusted_experiment_file(config_path, workdir)
-    except UserError:
-        return False
-    return True
+    then = following.commands(experiment.task, data, workdir, config_path)
+    say("\n".join(["", closing(outcome.reason), "next:", *(f"  {shown(line)}" for line in then)]))
 
 
 def _nowhere(line: str) -> None:
     """What all hosts but the first do with a line for a person."""
-
-
-def follows(task: Task, vocabularies: Mapping[str, Any]) -> str:
-    """Which command applies a trained model: what answers nothing can still be evaluated.
-
-    Args:
-      task: of the experiment.
-      vocabularies: of the run, by name.
-
-    Returns:
-      "generate", where a person can ask the model something, or "evaluate".
-    """
-    typed = all(v.from_lines for v in vocabularies.values() if isinstance(v, Steps))
-    answers = isinstance(task, (LanguageModel, Scored)) and typed
-    return "generate" if answers or "columns" in vocabularies else "evaluate"
 
 
 def default_workdir(config_path: str, config: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ _TEXTS = {
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags of every command that starts jobs."""
     flags.DEFINE_enum(
-        "driver", "local", list(OWN_FLAGS), "where the job runs: " + ", ".join(OWN_FLAGS),
+        "driver", "local", list(OWN_FLAGS), "where the job runs",
         flag_values=flag_values,
     )  # fmt: skip
     flags.DEFINE_string(

@@ -19,7 +19,7 @@ from recattn_jax.data import (
 )
 from recattn_jax.errors import UserError
 from recattn_jax.shapes import Float, Int
-from recattn_jax.tasks import Classification, LanguageModel, SequenceToSequence
+from recattn_jax.tasks import Classification, LanguageModel, SequenceToSequence, Task
 from recattn_jax.tasks.base import encoded
 from recattn_jax.training.loading import Run
 
@@ -28,6 +28,27 @@ MOST_TOKENS = 512
 _TOLERANCE = {4: 1e-5, 2: 3e-2}
 """By bytes of a number of the activations: rounding, of logits of size 1."""
 _TOKENIZERS = (ByteTokenizer, CharTokenizer, SubwordTokenizer, WordTokenizer)
+
+
+def can_inspect(task: Task, vocabularies: Mapping[str, Any], text: str) -> bool:
+    """Whether a run of this task can be looked into while it reads this text.
+
+    Args:
+      task: of its experiment.
+      vocabularies: of the run.
+      text: to read.
+    """
+    if not isinstance(task, LanguageModel | Classification | SequenceToSequence):
+        return False
+    names = ("source", "target") if isinstance(task, SequenceToSequence) else ("text",)
+    first, *others = (vocabularies.get(name) for name in names)
+    if not isinstance(first, _TOKENIZERS) or not all(isinstance(o, _TOKENIZERS) for o in others):
+        return False
+    try:
+        first.encode(text)
+    except UserError:  # of a character that it does not know
+        return False
+    return True
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from recattn_jax.decoding.stepping import fresh_state, language_model_step
 from recattn_jax.errors import StorageError, UserError, summary
 from recattn_jax.files import new_folder
 from recattn_jax.layers.base import Context
-from recattn_jax.tasks import Classification, LanguageModel, Tagging
+from recattn_jax.tasks import Classification, LanguageModel, Tagging, Task
 from recattn_jax.training.experiment import Experiment
 from recattn_jax.training.loading import Run
 from recattn_jax.training.machine import commit, versions
@@ -116,6 +116,11 @@ def export_run(run: Run, folder: str | Path, lengths: Sequence[int]) -> dict[str
     return described
 
 
+def can_export(task: Task) -> bool:
+    """Whether runs of this task are exported."""
+    return isinstance(task, LanguageModel | Classification | Tagging)
+
+
 def check_exportable(run: Run) -> None:
     """Raises if a run's task is none of those that are exported.
 
@@ -126,7 +131,7 @@ def check_exportable(run: Run) -> None:
       UserError: naming those that are.
     """
     task = run.experiment.task
-    if not isinstance(task, LanguageModel | Classification | Tagging):
+    if not can_export(task):
         raise UserError(
             f"{run.path} is a run of {type(task).__name__}, which is not exported; language models,"
             " classifiers and taggers are"

@@ -42,6 +42,7 @@ from recattn_jax.training.state import (
     shardings_of,
 )
 from recattn_jax.training.step import train_steps
+from recattn_jax.training.summary import going_on, start_up
 from recattn_jax.training.timing import Clock, Profile
 from recattn_jax.training.watch import BadStep, Peaks, all_finite, examples_of, not_finite
 
@@ -113,27 +114,18 @@ def fit(
             wanted = placed_state(experiment, mesh)
             state, notes = checkpoints.restore(wanted, data.train.fingerprint)
             if state is None:
+                say(start_up(experiment, wanted, mesh, data.train, run.path))
                 state = create_state(experiment, shardings_of(wanted), initial_params)
             elif over(experiment, state):
                 say(f"the run in {run.path} is already done: step {int(state.step)}")
                 return outcome(run, state, "already done")
             else:
-                say(f"going on from step {int(state.step)} in {run.path}")
+                say(going_on(experiment, state, mesh, run.path))
             log = MetricsLog(run.path, int(state.step), notes.get("metrics"), say)
             console = Console(experiment.cadence.steps, int(state.step), say)
             with closing(log.close, say), contextlib.closing(console):
-                training = Training(
-                    experiment,
-                    data,
-                    run,
-                    mesh,
-                    wanted,
-                    checkpoints,
-                    log,
-                    console,
-                    interruption,
-                    notes,
-                )
+                parts = (checkpoints, log, console, interruption, notes)
+                training = Training(experiment, data, run, mesh, wanted, *parts)
                 ended = training.go_on(state, profile_steps)
     say_privacy(experiment, data, ended.step, say)
     return ended
@@ -206,10 +198,11 @@ class Training:
         self.log = log
         self.console = console
         self.interruption = interruption
-        self.train_step = train_steps(experiment, data.train, abstract, mesh)
-        params = abstract.params if abstract.ema is None else abstract.ema
-        self.evaluator = Evaluator(experiment, params, data.evaluation["validation"], mesh)
-        self.clock = Clock()
+        self.clock = Clock(self.cadence)
+        with self.clock.compiling():
+            self.train_step = train_steps(experiment, data.train, abstract, mesh)
+            params = abstract.params if abstract.ema is None else abstract.ema
+            self.evaluator = Evaluator(experiment, params, data.evaluation["validation"], mesh)
         self.peaks = Peaks(notes.get("peaks", {}))
 
     def go_on(self, state: TrainState, profile_steps: tuple[int, int] | None) -> Outcome:
@@ -285,13 +278,17 @@ class Training:
             self.complain(step, rows, values, int(in_a_row))
             return
         self.peaks.see(values)
-        self.clock.tokens += float(metrics["loss"].weight)
-        if step % self.cadence.log_every == 0:
+        self.clock.step(float(metrics["loss"].weight))
+        self.console.step(step)
+        due = step % self.cadence.log_every == 0
+        if news := self.clock.news(step, due):
+            self.console.line(news)
+        if due:
             record: Record = {"step": step, "split": "train", "loss": values.pop("loss"), **values}
             record |= self.peaks.take()
             record["targets_per_second"] = self.clock.speed()
             self.log.write(record)
-            self.console.train(record)
+            self.console.train(record, self.clock.expected(step))
 
     def complain(self, step: int, rows: Batch, values: dict[str, float], in_a_row: int) -> None:
         """Says all that is known of a step whose numbers are not finite; it may have been skipped.
@@ -326,7 +323,8 @@ class Training:
             a run that goes on would lack this evaluation.
         """
         try:
-            return self.evaluate(state)
+            with self.clock.evaluation():
+                return self.evaluate(state)
         except (RunError, jax.errors.JaxRuntimeError):  # of a program, or of a process that is gone
             raise
         except FloatingPointError as error:  # only where JAX looks for NaN

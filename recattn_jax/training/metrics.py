@@ -25,6 +25,7 @@ from recattn_jax.tasks.base import reported
 from recattn_jax.untrusted import METRICS_BYTES, Unreadable, is_there, read_bytes, shown
 
 Record = dict[str, Any]
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}, {elapsed}{postfix}"
 
 
 def mean_values(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -276,6 +277,20 @@ class Board:
             )
 
 
+def _on_terminal() -> bool:
+    """Whether a bar can be drawn, on stderr, and lines above it, on stdout.
+
+    Through a pipe the lines would come at any time. A terminal of no size, which containers may
+    have, shows no bar.
+    """
+    if not (sys.stdout.isatty() and sys.stderr.isatty()):
+        return False
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).lines > 1
+    except OSError:
+        return False
+
+
 class Console:
     """A progress bar on a terminal, plain lines in a log; silent on all hosts but the first.
 
@@ -289,8 +304,9 @@ class Console:
         self._say = say
         self._steps = steps
         self._bar = None
-        if jax.process_index() == 0 and sys.stderr.isatty():
-            self._bar = tqdm(total=steps, initial=start, unit="step", dynamic_ncols=True)
+        if jax.process_index() == 0 and _on_terminal():
+            self._bar = tqdm(total=steps, initial=start, dynamic_ncols=True, bar_format=_BAR)
+            self._bar.set_postfix_str("compiling")
 
     def line(self, text: str) -> None:
         """Prints a line, above the bar where there is one."""
@@ -301,14 +317,25 @@ class Console:
         if self._bar is not None:
             self._bar.refresh()
 
-    def train(self, record: Record) -> None:
-        """Shows a training line: in the bar, or as a line of its own."""
+    def step(self, step: int) -> None:
+        """Moves the bar, where there is one."""
+        if self._bar is not None:
+            self._bar.update(step - self._bar.n)
+
+    def train(self, record: Record, expected: str) -> None:
+        """Shows a training line: in the bar, or as a line of its own.
+
+        Args:
+          record: the line.
+          expected: what is to come, as `Clock.expected` says it.
+        """
         if self._bar is None:
-            self.line(self._describe(record))
+            self.line(", ".join(filter(None, (self._describe(record), expected))))
         else:
             speed = f"{record['targets_per_second']:,.0f} targets/s"
-            self._bar.set_postfix_str(f"loss {record['loss']:.4f}, {speed}", refresh=False)
-            self._bar.update(record["step"] - self._bar.n)
+            parts = (f"loss {record['loss']:.4f}", speed, expected)
+            self._bar.set_postfix_str(", ".join(filter(None, parts)))
+            self.step(record["step"])
 
     def evaluation(self, record: Record) -> None:
         """Shows an evaluation as a line."""

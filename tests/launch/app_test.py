@@ -1,14 +1,17 @@
 import contextlib
 import errno
+import importlib
 import io
+import re
 import types
 
 import jax
 import pytest
 from absl import flags
 
-from launch import app
+from launch import app, train, usage
 from recattn_jax.errors import Interrupted, NonFiniteError, StorageError, UserError
+from tests.launch.commands import TINY
 
 
 def command_that(action):
@@ -134,4 +137,52 @@ def test_wrong_usage_is_one_line_and_two(call, argument, words):
 def test_help_is_for_stdout_and_zero(call, argument):
     result = call(raiser(AssertionError("must not be reached")), "stray", argument)
     assert result.code == 0 and result.err == ""
-    assert "What it does." in result.out and "--tokens: how many [500]" in result.out
+    assert result.out.startswith("What it does.\n\nFlags")
+    assert "\n  --tokens=500   how many\n  --workdir=...  the folder\n  --debug " in result.out
+    assert all(f"\n  {code} " in result.out for code in (0, 1, 2, 3, 4, 42, 130))
+
+
+COMMANDS = (
+    "compile_check", "evaluate", "export", "generate", "inspect", "report", "submit", "sweep",
+    "train",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_whole_and_fits(call, monkeypatch, name):
+    """Only examples, which are to be pasted, and words without a space may be longer."""
+    module = importlib.import_module(f"launch.{name}")
+    defined = flags.FlagValues()
+    module.command(defined, [name])
+    for columns in (80, 100):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        page = call(module, "--help").out
+        assert page.isprintable() or set(page) - {"\n"} <= set(map(chr, range(32, 127)))
+        long = [line for line in page.splitlines() if len(line) > columns]
+        assert all("python" in line or " " not in line.strip() for line in long), long
+        assert f"python -m launch.{name}" in page.partition("Flags")[0]
+        assert all(f"\n  --{flag}" in page for flag in [*defined, "debug"])
+        assert "no help available" not in page and "\n  130  " in page
+
+
+def test_help_tells_the_numbers_of_the_experiment_that_is_named(call):
+    page = call(train, "--help").out
+    assert "\n  --config.steps=450\n" in page
+    assert "\n  --config.window=64            steps that attention looks back\n" in page
+    assert re.search(r"--config.mesh=data:-1 +devices along data", page)  # of another file's
+    tiny = call(train, f"--config={TINY}", "--config.nonsense=3", "--help").out
+    assert "\n  --config.held_out=(0.1,0.1)\n" in tiny and "--config.window" not in tiny
+
+
+def test_a_wrapped_table_stays_in_its_columns():
+    rows = [("--a=1", "one two three"), ("--" + "x" * 40, "word"), ("--b", "")]
+    assert usage.table(rows, 60).splitlines() == [
+        "  --a=1" + " " * 25 + "one two three",
+        "  --" + "x" * 40,
+        " " * 32 + "word",
+        "  --b",
+    ]
+    assert usage.prose("A  long\nline.\n\n  an   example\n\nwords " + "w " * 30, 20) == (
+        "A long line.\n\n  an   example\n\nwords w w w w w w w\n" + "w w w w w w w w w w\n" * 2
+        + "w w w"
+    )  # fmt: skip

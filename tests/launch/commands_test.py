@@ -17,18 +17,24 @@ from tests.launch.commands import TEXT, TINY, python_process
 CONFIG = f"--config={TINY}"
 
 
+def headline(result):
+    [line] = [line for line in result.out.splitlines() if line.startswith("validation ")]
+    return line
+
+
 def test_train_then_again_then_evaluate_then_generate(call):
     result = call(train, CONFIG, "--workdir=run")
     assert result.code == 0, result.err
-    last = result.out.splitlines()[-1]
-    assert last.startswith("validation bits_per_byte ")
-    assert " in run;" in last and "python -m launch.generate --workdir=run" in last
-    value = float(last.split()[2])
+    reached = headline(result)
+    assert reached.endswith(" in run") and "(finished, best at step " in reached
+    value = float(reached.split()[2])
+    assert "\nnext:\n  python -m launch.generate --workdir=run\n" in result.out
+    assert re.search("^model +DecayingSum +2,313$", result.out, re.MULTILINE)
 
     again = call(train, CONFIG, "--workdir=run")
     assert again.code == 0, again.err
     assert "already done" in again.out
-    assert again.out.splitlines()[-1].split()[:3] == last.split()[:3]
+    assert headline(again) == reached.replace("(finished", "(already done")
 
     evaluated = call(evaluate, "--workdir=run")
     assert evaluated.code == 0, evaluated.err
@@ -98,12 +104,16 @@ def test_a_request_to_stop_saves_and_is_forty_two(tmp_path):
         cwd=tmp_path,
     ) as process:
         assert process.stdout.readline().startswith("recattn_text_file_")  # what the text is
-        assert process.stdout.readline().startswith("step 1/")
+        while not (line := process.stdout.readline()).startswith("step 1/"):
+            assert "step" not in line or line.startswith(("steps ", "compiled in ")), line
         process.terminate()
         lines, errors = process.communicate(timeout=60)
     assert process.returncode == 42, errors
     assert errors.count("\n") == 1 and "SIGTERM" in errors and "run" in errors
     step = int(re.search(r"at step (\d+)", errors)[1])
+    assert re.search(
+        r"^(validation bits_per_byte .* \()?interrupted.* in run$", lines, re.MULTILINE
+    )
     assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
 
 
@@ -129,7 +139,8 @@ def test_a_run_starts_from_the_weights_of_another(call, trained):
     reached = json.loads(call(evaluate, "--workdir=run").out)["bits_per_byte"]
     result = call(train, CONFIG, "--workdir=next", "--init_from=run", "--config.peak_lr=1e-9")
     assert result.code == 0, result.err
-    assert float(result.out.splitlines()[-1].split()[2]) == pytest.approx(reached, abs=1e-4)
+    assert float(headline(result).split()[2]) == pytest.approx(reached, abs=1e-4)
+    assert re.search(r"\na new run starts from the weights of step \d+ in run\n", result.out)
 
 
 def test_steps_are_profiled_into_the_run(call):

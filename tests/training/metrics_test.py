@@ -1,8 +1,16 @@
 """`metrics.jsonl` has every step once; the console fits a terminal and a log."""
 
+import contextlib
 import errno
+import fcntl
+import functools
 import json
+import os
+import pty
 import re
+import struct
+import termios
+import threading
 
 import numpy as np
 import pytest
@@ -178,23 +186,86 @@ def test_numbers_reach_tensorboard(tmp_path):
 
 def test_a_log_is_plain_lines(capsys):
     console = Console(10, 0, print)
-    console.train({**line(3, loss=np.pi), "targets_per_second": 12345.6})
+    console.step(2)
+    console.train({**line(3, loss=np.pi), "targets_per_second": 12345.6}, "")
+    console.train({**line(3, loss=np.pi), "targets_per_second": 12345.6}, "about 7 s left")
     console.evaluation(line(4, split="validation"))
     console.close()
     out, err = capsys.readouterr()
     assert out.splitlines() == [
         "step 3/10 train: loss 3.142, targets per second 12,346",
+        "step 3/10 train: loss 3.142, targets per second 12,346, about 7 s left",
         "step 4/10 validation: loss 1",
     ]
     assert err == ""
 
 
 def test_a_terminal_has_a_bar(capsys, monkeypatch):
-    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr("recattn_jax.training.metrics._on_terminal", lambda: True)
     console = Console(10, 2, print)
-    console.train({**line(5, loss=np.pi), "targets_per_second": 12345.6})
+    console.train({**line(5, loss=np.pi), "targets_per_second": 12345.6}, "about 7 s left")
     console.line("hello")
+    console.step(8)
     console.close()
     out, err = capsys.readouterr()
     assert out == "hello\n"
-    assert "5/10" in err and "loss 3.1416, 12,346 targets/s" in err
+    assert "2/10" in err and "compiling" in err
+    assert "5/10" in err and "loss 3.1416, 12,346 targets/s, about 7 s left" in err
+    assert "8/10" in err.splitlines()[-1]
+
+
+def screen(text):
+    """What a terminal shows of a text with carriage returns."""
+    lines = []
+    for line in text.split("\n"):
+        shown = ""
+        for piece in line.split("\r"):
+            shown = piece + shown[len(piece) :]
+        lines.append(shown.rstrip())
+    return lines
+
+
+def read_all(reader, pieces):
+    """Reads what is drawn until the terminal is closed, which Linux tells by an error."""
+    with contextlib.suppress(OSError):
+        while piece := os.read(reader, 1 << 16):
+            pieces.append(piece)
+
+
+def on_a_terminal(rows, columns=100):
+    """What a console draws on a terminal of this size, as it is read in the end."""
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    pieces = []
+    reading = threading.Thread(target=read_all, args=(reader, pieces))
+    reading.start()
+    with open(terminal, "w") as file, pytest.MonkeyPatch.context() as patched:
+        patched.setattr("sys.stdout", file)
+        patched.setattr("sys.stderr", file)
+        console = Console(3, 0, functools.partial(print, flush=True))
+        for step in (1, 2, 3):
+            console.step(step)
+            console.train({**line(step), "targets_per_second": 9.0}, "about 7 s left")
+            console.evaluation(line(step, split="validation"))
+        console.close()
+        print("the end", flush=True)
+    reading.join()
+    os.close(reader)
+    text = b"".join(pieces).decode().replace("\r\n", "\n")
+    return [shown for shown in screen(text) if shown]
+
+
+def test_a_bar_and_lines_do_not_garble_each_other():
+    lines = on_a_terminal(rows=40)
+    assert lines[:3] == [f"step {step}/3 validation: loss 1" for step in (1, 2, 3)]
+    assert re.fullmatch(
+        r"100%\|.+\| 3/3, 00:00, loss 1.0000, 9 targets/s, about 7 s left", lines[3]
+    )
+    assert lines[4:] == ["the end"]
+
+
+def test_a_terminal_of_no_size_has_lines():
+    lines = on_a_terminal(rows=0)
+    assert (
+        len(lines) == 7 and lines[6] == "the end" and lines[0].startswith("step 1/3 train: loss 1")
+    )
