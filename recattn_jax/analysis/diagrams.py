@@ -209,7 +209,7 @@ def _(layer: AttendToInput) -> Drawing:
         line=True,
     )
     whole = _fork([first, lower], _sign(layer.combine))
-    across = drop + _GAP + seen.height / 2
+    across = drop + 1.5 * _GAP + seen.height / 2
     start = whole.width - seen.width
     asks = _line((first.middle, across), (start, across))
     return dataclasses.replace(whole, marks=(*whole.marks, asks))
