@@ -16,9 +16,8 @@ class FileLock:
     Args:
       path: the file; it is made, and stays. What it holds is the owner's to say.
 
-    Example:
-      >>> with FileLock(Path("here.lock")):
-      ...     pass
+    >>> with FileLock(Path("here.lock")):
+    ...     pass
     """
 
     def __init__(self, path: Path):

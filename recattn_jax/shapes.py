@@ -18,11 +18,22 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 Activations = Float[Array, "B T D"]
+"""What layers take and give: features of every step."""
+
 Tokens = Int[Array, "B T"]
+"""Ids of symbols."""
+
 Segments = Int[Array, "B T"]
+"""The number of the document of every step; 0 is padding."""
+
 Mask = Bool[Array, "B T"]
+"""Something that is so, or not, of every step."""
+
 Heads = Float[Array, "B T H K"]
+"""Queries, or keys and values with as many heads."""
+
 Logits = Float[Array, "B T V"]
+"""Unnormalised log probabilities of every step."""
 
 State = Any
 """A pytree of arrays whose leading axis is B; `()` where a layer keeps nothing."""

@@ -41,6 +41,9 @@ class Collective:
       group: how many devices exchange it.
       loops: around it, the outermost first.
       name: what of the source it comes from.
+
+    >>> Collective("all-gather", 1000, 4, (Loop("while", 3, False),), "").times
+    3
     """
 
     kind: str
@@ -66,6 +69,12 @@ def ring_bytes(collective: Collective) -> float:
     `(n - 1) / n` of the array; an all-reduce is a reduce-scatter and an all-gather, so twice that;
     a permutation sends what it has.
 
+    Args:
+      collective: a message.
+
+    Returns:
+      Bytes.
+
     >>> ring_bytes(Collective("all-reduce", 1000, 4, (), ""))
     1500.0
     """
@@ -82,6 +91,17 @@ def collectives(program: Program) -> list[Collective]:
 
     Args:
       program: as `hlo.parse` reads it.
+
+    Returns:
+      One for every place where one runs.
+
+    >>> from recattn_jax.analysis.hlo import parse
+    >>> program = parse('''ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+    ...   %x = f32[2,2] parameter(0)
+    ...   ROOT %y = f32[2,2] dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+    ... }''')
+    >>> collectives(program)
+    []
     """
     spread = {
         _channel(instruction)
@@ -121,6 +141,20 @@ def flops(program: Program) -> float:
     """Multiplications and additions of all products of matrices, convolutions included.
 
     What custom calls (kernels) compute is not in the text, so it is not counted.
+
+    Args:
+      program: as `hlo.parse` reads it.
+
+    Returns:
+      How many, in one run.
+
+    >>> from recattn_jax.analysis.hlo import parse
+    >>> program = parse('''ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+    ...   %x = f32[2,2] parameter(0)
+    ...   ROOT %y = f32[2,2] dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+    ... }''')
+    >>> flops(program)
+    16.0
     """
     total = 0.0
     for run in program.runs():
@@ -138,6 +172,20 @@ def traffic(program: Program) -> float:
     Each operation that is not part of a fusion reads its operands and writes its result; of an
     array that it slices or updates in place, the slice. What the compiler keeps in a faster memory
     is not counted, nor is what messages read and write.
+
+    Args:
+      program: as `hlo.parse` reads it.
+
+    Returns:
+      Bytes, in one run.
+
+    >>> from recattn_jax.analysis.hlo import parse
+    >>> program = parse('''ENTRY %main (x: f32[2,2]) -> f32[2,2] {
+    ...   %x = f32[2,2] parameter(0)
+    ...   ROOT %y = f32[2,2] dot(%x, %x), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+    ... }''')
+    >>> traffic(program)
+    48.0
     """
     total = 0.0
     for run in program.runs():

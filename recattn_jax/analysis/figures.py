@@ -35,6 +35,8 @@ def save(figure: Figure, path: Path) -> None:
     Args:
       figure: drawn under `plain_text`.
       path: the file.
+
+    >>> save(Figure(), Path("empty.png"))
     """
     with warnings.catch_warnings():
         # A label may be in a script that the font does not have: boxes stand for it.
@@ -53,6 +55,8 @@ class Curve:
       steps: optimizer steps, rising.
       seconds: wall time at those steps.
       values: what was measured.
+
+    >>> curve = Curve("a", "train", steps=[1, 2], seconds=[0.1, 0.2], values=[5.0, 4.0])
     """
 
     run: str
@@ -71,6 +75,8 @@ class Panel:
       quantity: what is compared.
       maximise: whether more of it is better.
       bars: by what is compared, its value for each seed, at least one.
+
+    >>> panel = Panel("adding", "loss (test)", maximise=False, bars={"lstm": [0.1, 0.2]})
     """
 
     title: str
@@ -91,9 +97,8 @@ def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
       quantity: the label of the vertical axis.
       path: the PNG to write.
 
-    Example:
-      >>> curve = Curve("a", "train", steps=[1, 2], seconds=[0.1, 0.2], values=[5.0, 4.0])
-      >>> loss_curves([curve], "bits per byte", Path("curves.png"))
+    >>> curve = Curve("a", "train", steps=[1, 2], seconds=[0.1, 0.2], values=[5.0, 4.0])
+    >>> loss_curves([curve], "bits per byte", Path("curves.png"))
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -137,9 +142,8 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
     Returns:
       As many means as there are values.
 
-    Example:
-      >>> running_mean([1.0, 3.0, 5.0], 2)
-      [1.0, 2.0, 4.0]
+    >>> running_mean([1.0, 3.0, 5.0], 2)
+    [1.0, 2.0, 4.0]
     """
     means = []
     for end in range(1, len(values) + 1):
@@ -158,9 +162,8 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
       panels: what to draw, at least one.
       path: the PNG to write.
 
-    Example:
-      >>> panel = Panel("sst2", "accuracy", True, {"lstm": [0.80, 0.81], "attention": [0.78]})
-      >>> comparison([panel], Path("results.png"))
+    >>> panel = Panel("sst2", "accuracy", True, {"lstm": [0.80, 0.81], "attention": [0.78]})
+    >>> comparison([panel], Path("results.png"))
     """
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
@@ -236,8 +239,7 @@ def confusion(counts_CC: Counts, names: Sequence[str], path: Path) -> None:
       names: C of them.
       path: the PNG to write.
 
-    Example:
-      >>> confusion(np.array([[8, 2], [1, 9]]), ["no", "yes"], Path("confusion.png"))
+    >>> confusion(np.array([[8, 2], [1, 9]]), ["no", "yes"], Path("confusion.png"))
     """
     classes = len(names)
     cell = max(2.2 / classes, 0.36)  # inches

@@ -23,7 +23,16 @@ _STACKED = re.compile(r"while/body/(?:[\w()]+/)*?stacked\b")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of a shape: its sizes, its bytes, and whether it lies in the main memory."""
+    """One array of a shape.
+
+    Args:
+      sizes: of its axes.
+      bytes: that it takes.
+      main: whether it lies in the main memory.
+
+    >>> Array(sizes=(2, 3), bytes=24, main=True).elements
+    6
+    """
 
     sizes: tuple[int, ...]
     bytes: int
@@ -45,6 +54,9 @@ class Instruction:
       opcode: such as `fusion`.
       operands: names of what it reads, all in the same computation.
       text: all that stands after the opcode.
+
+    >>> Instruction("x", "f32[2]", "parameter", (), "(0)").bytes
+    8
     """
 
     name: str
@@ -83,6 +95,9 @@ class Loop:
       name: what of the source it comes from.
       times: how often its body runs; None where the program does not say.
       over_layers: whether it is that of a `Repeat`, whose body is one layer with its own weights.
+
+    >>> Loop("scan/while", times=4, over_layers=False).over_steps
+    True
     """
 
     name: str
@@ -108,6 +123,9 @@ class Run:
       loops: around it, the outermost first.
       place: name of the nearest computation around it that is no part of a fusion.
       fusion: the fusion that it is part of, if it is.
+
+    >>> Run({}, (Loop("while", 3, False), Loop("while", 2, False)), "main", None).times
+    6
     """
 
     computation: "Computation"
@@ -132,6 +150,10 @@ class Program:
       computations: by name; the last instruction of each is its result.
       entry: name of the one where it begins.
       partitions: how many devices run it.
+
+    >>> program = Program({"main": {}}, entry="main", partitions=1)
+    >>> len(list(program.runs()))
+    1
     """
 
     computations: dict[str, Computation]
@@ -197,6 +219,9 @@ def parse(text: str) -> Program:
     Args:
       text: as `compiled.as_text()` gives it.
 
+    Returns:
+      Its computations.
+
     >>> program = parse("ENTRY %main (x: f32[2]) -> f32[2] {\n  ROOT %x = f32[2] parameter(0)\n}")
     >>> program.computations["main"]["x"].bytes
     8
@@ -226,6 +251,12 @@ def parse(text: str) -> Program:
 
 def arrays(shape: str) -> tuple[Array, ...]:
     """Reads a shape, or a tuple of them.
+
+    Args:
+      shape: as a program writes it.
+
+    Returns:
+      Its arrays, in their order; `f32[2,3]` is one of the sizes (2, 3).
 
     >>> arrays("(f32[2,3]{1,0}, bf16[4]{0:T(128)S(1)})")
     (Array(sizes=(2, 3), bytes=24, main=True), Array(sizes=(4,), bytes=8, main=False))

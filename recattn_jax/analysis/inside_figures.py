@@ -35,9 +35,8 @@ def attention(
       columns: names of what is looked at.
       path: the PNG to write.
 
-    Example:
-      >>> seen = AttentionMap("body", "self", np.eye(3)[None])
-      >>> attention(seen, list("abc"), list("abc"), Path("attention.png"))
+    >>> seen = AttentionMap("body", "self", np.eye(3)[None])
+    >>> attention(seen, list("abc"), list("abc"), Path("attention.png"))
     """
     heads, height, width = seen.weights.shape
     across = min(heads, _ACROSS)
@@ -67,9 +66,8 @@ def recurrence(seen: RecurrenceTrace, steps: Sequence[str], path: Path) -> None:
       steps: names of the steps.
       path: the PNG to write.
 
-    Example:
-      >>> seen = RecurrenceTrace("body", "GRU", (np.ones((3, 4)),), {"update": np.ones((3, 4))})
-      >>> recurrence(seen, list("abc"), Path("recurrence.png"))
+    >>> seen = RecurrenceTrace("body", "GRU", (np.ones((3, 4)),), {"update": np.ones((3, 4))})
+    >>> recurrence(seen, list("abc"), Path("recurrence.png"))
     """
     hidden_TH = seen.carries[0]
     length, units = hidden_TH.shape
@@ -105,8 +103,7 @@ def losses(nats_T: Float[np.ndarray, " T"], expected: Sequence[str], path: Path)
       expected: the tokens.
       path: the PNG to write.
 
-    Example:
-      >>> losses(np.array([2.0, 0.5]), ["a", "b"], Path("losses.png"))
+    >>> losses(np.array([2.0, 0.5]), ["a", "b"], Path("losses.png"))
     """
     figure = Figure(figsize=(_inches(len(nats_T)) + 1.2, 2.8), layout="constrained")
     FigureCanvasAgg(figure)

@@ -45,6 +45,9 @@ class TokenMap:
       verb: what a row does to a column, such as `looks at`.
       unit: what a value is, such as `weight`.
       note: a sentence on how to read it.
+
+    >>> values = np.eye(3, dtype=np.float32)[None]
+    >>> each = TokenMap("body", "self", "input", "input", values, "looks at", "weight", "")
     """
 
     path: str
@@ -62,6 +65,11 @@ def attention_maps(seen: Inspection) -> list[TokenMap]:
 
     Args:
       seen: what was seen.
+
+    Returns:
+      As many maps as there are of attention.
+
+    >>> maps = attention_maps(seen)  # doctest: +SKIP
     """
     return [
         TokenMap(
@@ -84,8 +92,8 @@ def write_inside_page(file: Path, title: str, seen: Inspection, maps: Sequence[T
     Raises:
       StorageError: it cannot be written.
 
-    Example:
-      >>> write_inside_page(Path("inside.html"), "runs/a", seen, attention_maps(seen))
+    >>> maps, file = attention_maps(seen), Path("inside.html")  # doctest: +SKIP
+    >>> write_inside_page(file, "runs/a", seen, maps)  # doctest: +SKIP
     """
     title = one_line(title)
     write_page(file, title, {"title": title} | _told(seen, maps), _ASSETS)

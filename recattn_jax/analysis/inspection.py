@@ -37,6 +37,14 @@ def can_inspect(task: Task, vocabularies: Mapping[str, Any], text: str) -> bool:
       task: of its experiment.
       vocabularies: of the run.
       text: to read.
+
+    Returns:
+      True where `inspect_run` would not refuse.
+
+    >>> from recattn_jax.tasks import losses
+    >>> vocabularies = {"text": ByteTokenizer()}
+    >>> can_inspect(Classification(2, losses.NATS), vocabularies, "To be")
+    True
     """
     if not isinstance(task, LanguageModel | Classification | SequenceToSequence):
         return False
@@ -62,12 +70,16 @@ class Inspection:
       labels: by axis (`input`, or `source` and `target`), the tokens as text.
       axes: by path of an attention map, the axes of its rows and of its columns; those of memory
         slots, and the single row of pooling, have no labels.
-      losses: of each step, nats of the token that comes next; None of a classifier.
+      losses: `[T]`, nats of the token that comes next at each step; None of a classifier.
       expected: those tokens as text.
       prediction: a classifier's label, or a translator's text.
       probability: of the label; None where there is none.
       difference: how far logits are from those of the kernels that are used otherwise, at most.
       tolerance: how far they may be.
+
+    >>> seen = inspect_run(run, "To be, or not to be")  # doctest: +SKIP
+    >>> seen.exact, seen.attention[0].weights.shape  # doctest: +SKIP
+    (True, (4, 19, 19))
     """
 
     attention: tuple[AttentionMap, ...]
@@ -154,9 +166,9 @@ def inspect_run(run: Run, text: str, target: str | None = None) -> Inspection:
       UserError: the run is of another kind, the text is empty or too long, or a target is given
         where none is written.
 
-    Example:
-      seen = inspect_run(load_run("runs/a"), "To be, or not to be")
-      seen.attention[0].weights.shape             # (heads, tokens, tokens)
+    >>> seen = inspect_run(load_run("runs/a"), "To be, or not to be")  # doctest: +SKIP
+    >>> seen.attention[0].weights.shape  # heads, tokens, tokens  # doctest: +SKIP
+    (4, 19, 19)
     """
     task = run.experiment.task
     if target is not None and not isinstance(task, SequenceToSequence):
@@ -295,7 +307,10 @@ def pieces(tokenizer: Tokenizer, ids: Int[np.ndarray, " T"]) -> list[str]:
 
     Args:
       tokenizer: of the run.
-      ids: the tokens.
+      ids: `[T]`, the tokens.
+
+    Returns:
+      As many texts; numbers and names in angle brackets are of those that say nothing.
 
     >>> pieces(ByteTokenizer(), np.array([97, 32, 195, 256]))
     ['a', ' ', '<195>', '<separator>']

@@ -48,8 +48,7 @@ def write_page(path: Path, title: str, data: Any, assets: Sequence[str]) -> None
       ValueError: a number is not finite.
       StorageError: it cannot be written.
 
-    Example:
-      >>> write_page(Path("page.html"), "Runs", {"text": "<b>"}, ["report.js"])
+    >>> write_page(Path("page.html"), "Runs", {"text": "<b>"}, [])
     """
     write_atomically(path, made_page(title, data, assets))
 
@@ -58,6 +57,20 @@ def made_page(title: str, data: Any, assets: Sequence[str]) -> str:
     """The text of a page: see `write_page`.
 
     Its scripts are named by their digest, so that a browser runs no other, whatever the data says.
+
+    Args:
+      title: of the page.
+      data: what JSON can hold.
+      assets: names of files in `assets/`.
+
+    Returns:
+      HTML.
+
+    Raises:
+      ValueError: a number is not finite.
+
+    >>> "<b>" in made_page("Runs", {"text": "<b>"}, [])
+    False
     """
     files = ["page.css", "page.js", *assets]
     script = "".join(_asset(name) for name in files if name.endswith(".js"))

@@ -40,6 +40,10 @@ class RunSummary:
       records: the lines of `metrics.jsonl` that could be read.
       nonfinite: the steps whose loss or gradient was not finite.
       damage: what could not be read; empty if all could.
+
+    >>> run = find_runs(Path("runs/a"))[0]  # doctest: +SKIP
+    >>> run.best  # doctest: +SKIP
+    (1.52, 2000)
     """
 
     name: str
@@ -83,9 +87,8 @@ def find_runs(root: Path) -> list[RunSummary]:
     Returns:
       The runs, by experiment, the best first; damaged ones are there, and say so.
 
-    Example:
-      >>> for run in find_runs(Path("runs")):
-      ...     print(run.name, run.best)
+    >>> for run in find_runs(Path("runs")):
+    ...     print(run.name, run.best)
     """
     marks = ("config.json", "run.json", "metrics.jsonl")
     folders = {path.parent for mark in marks for path in root.rglob(mark)}
@@ -159,6 +162,9 @@ def table(runs: Sequence[RunSummary]) -> list[tuple[str, ...]]:
     Returns:
       The cells, as text; the column "changed" has the config's values that differ among the runs
       of one experiment.
+
+    >>> table(find_runs(Path("runs")))
+    []
     """
     return [
         _row(run, [other for other in runs if other.experiment == run.experiment]) for run in runs
@@ -188,9 +194,18 @@ def _row(run: RunSummary, peers: Sequence[RunSummary]) -> tuple[str, ...]:
 
 
 def numbers(run: RunSummary) -> list[str]:
-    """All numbers of the best evaluation and, where it is another, of the last one, a line each.
+    """All numbers of the best evaluation and, where it is another, of the last one.
 
     Where steps were not finite, a line says so.
+
+    Args:
+      run: from `find_runs`.
+
+    Returns:
+      A line each; where steps were not finite, one says so.
+
+    >>> numbers(run)  # doctest: +SKIP
+    ['a, step 2000: loss 1.052, bits_per_byte 1.518']
     """
     records = [record for record in run.records if record["split"] == "validation"]
     best = [record for record in records if run.best and record["step"] == run.best[1]]
@@ -209,7 +224,17 @@ def numbers(run: RunSummary) -> list[str]:
 
 
 def as_text(rows: Sequence[Sequence[str]]) -> str:
-    """The table for a terminal."""
+    """The table for a terminal.
+
+    Args:
+      rows: the cells.
+
+    Returns:
+      Its lines.
+
+    >>> as_text([]).split()[:2]
+    ['run', 'experiment']
+    """
     lines = _aligned([list(map(one_line, row)) for row in rows], "-")
     return "\n".join("  ".join(cells).rstrip() for cells in lines)
 
@@ -223,6 +248,14 @@ def as_markdown(
       rows: the cells. What runs say of themselves is text, and no markup.
       columns: their names.
       markup: whether the cells are Markdown, as our own may be.
+
+    Returns:
+      Its lines.
+
+    >>> print(as_markdown([["lstm", "0.5"]], ["mixer", "loss"]))
+    | mixer | loss |
+    | ----- | ---- |
+    | lstm  | 0.5  |
     """
 
     def cell(text: str) -> str:
@@ -242,7 +275,17 @@ def _aligned(
 
 
 def curves(run: RunSummary) -> list[Curve]:
-    """The run's losses by split, for `figures.loss_curves`."""
+    """The losses of a run by split, for `figures.loss_curves`.
+
+    Args:
+      run: from `find_runs`.
+
+    Returns:
+      A curve for each split.
+
+    >>> [curve.split for curve in curves(run)]  # doctest: +SKIP
+    ['train', 'validation']
+    """
     splits = dict.fromkeys(record["split"] for record in run.records)
     found = []
     for split in splits:

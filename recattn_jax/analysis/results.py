@@ -50,6 +50,30 @@ class Result:
       hardware: what it was trained on.
       versions: of jax and Python.
       command: what repeats the run.
+
+    >>> result = Result(
+    ...     experiment="adding",
+    ...     config_file="experiments/adding.py",
+    ...     config={"mixer": "lstm", "steps": 9},
+    ...     changed={"steps": 9},
+    ...     seed=0,
+    ...     data="adding",
+    ...     split="test",
+    ...     metrics={"loss": 0.1},
+    ...     validation=0.1,
+    ...     headline="loss",
+    ...     maximise=False,
+    ...     step=9,
+    ...     steps=9,
+    ...     training_minutes=0.1,
+    ...     parameters=99,
+    ...     commit="093054d",
+    ...     hardware="2 cores",
+    ...     versions={"jax": "0.10.2", "python": "3.11.7"},
+    ...     command="python -m launch.train --config=experiments/adding.py --config.steps=9",
+    ... )
+    >>> to_line(result)[:25]
+    '{"experiment": "adding", '
     """
 
     experiment: str
@@ -84,6 +108,7 @@ def tell(run: RunSummary, config_file: str, defaults: Mapping[str, Any]) -> dict
     Returns:
       Those arguments of `Result` that `complete` does not take by name.
 
+    >>> told = tell(run, "experiments/adding.py", defaults)  # doctest: +SKIP
     """
     assert run.best is not None
     record, plain = run.record, _plain(defaults)
@@ -116,8 +141,13 @@ def tell(run: RunSummary, config_file: str, defaults: Mapping[str, Any]) -> dict
 def check_finished(run: RunSummary) -> None:
     """Sees to it that a run has a result.
 
+    Args:
+      run: from `find_runs`.
+
     Raises:
       UserError: it is damaged, did not finish, or was never evaluated.
+
+    >>> check_finished(run)  # doctest: +SKIP
     """
     if run.damage:
         raise UserError(f"it is damaged: {'; '.join(run.damage)}")
@@ -140,10 +170,26 @@ def complete(
     step: int,
     parameters: int,
 ) -> Result:
-    """Adds to what `tell` gave what only the trained model tells; arguments as for `Result`.
+    """Adds to what `tell` gave what only the trained model tells.
+
+    Args:
+      told: from `tell`.
+      seed: as of `Result`, like all that follow.
+      data: the data's name, sizes and digest.
+      split: what the metrics were measured on.
+      metrics: every number on that split.
+      step: step of the checkpoint.
+      parameters: how many numbers the model learns.
+
+    Returns:
+      The result.
 
     Raises:
       UserError: the headline is not finite.
+
+    >>> result = complete(  # doctest: +SKIP
+    ...     told, seed=0, data="adding", split="test", metrics={"loss": 0.1}, step=9, parameters=99
+    ... )
     """
     headline = told["headline"]
     if not math.isfinite(metrics[headline]):
@@ -161,21 +207,47 @@ def complete(
 
 
 def recorded(told: Mapping[str, Any], results: Iterable[Result]) -> bool:
-    """Whether a run is among the results: the same config, commit and values."""
+    """Whether a run is among the results: the same config, commit and values.
+
+    Args:
+      told: from `tell`.
+      results: those that are recorded.
+
+    Returns:
+      True where it is.
+
+    >>> recorded(told, [])  # doctest: +SKIP
+    False
+    """
     wanted = [told[name] for name in _IDENTITY]
     return any([getattr(result, name) for name in _IDENTITY] == wanted for result in results)
 
 
 def to_line(result: Result) -> str:
-    """A result as one line of JSON, with its newline."""
+    """A result as one line of JSON, with its newline.
+
+    Args:
+      result: a finished run.
+
+    Returns:
+      The line.
+
+    >>> to_line(result)  # doctest: +SKIP
+    """
     return json.dumps(dataclasses.asdict(result), allow_nan=False) + "\n"
 
 
 def append_result(path: Path, result: Result) -> None:
     """Adds a line to a file, so that a kill leaves the old file or the new one.
 
+    Args:
+      path: the file; a new one where there is none.
+      result: a finished run.
+
     Raises:
       StorageError: it cannot be written.
+
+    >>> append_result(Path("results.jsonl"), result)  # doctest: +SKIP
     """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     torn = "\n" * (text[-1:] not in ("", "\n"))
@@ -185,8 +257,17 @@ def append_result(path: Path, result: Result) -> None:
 def read_results(path: Path) -> list[Result]:
     """Reads every line that `to_line` wrote; no file is no lines.
 
+    Args:
+      path: the file.
+
+    Returns:
+      The results, in the order of their lines.
+
     Raises:
       StorageError: a line is damaged; it says which.
+
+    >>> read_results(Path("results.jsonl"))
+    []
     """
     if not path.exists():
         return []
@@ -228,6 +309,12 @@ def is_path(value: Any) -> bool:
     A bare word does not, even where a folder happens to have that name; `text.txt` does, if it is
     there.
 
+    Args:
+      value: of a config.
+
+    Returns:
+      True for a path.
+
     >>> [is_path(value) for value in ("~/.cache", "lstm", "glue/sst2", ".5,2", 3)]
     [True, False, False, False, False]
     """
@@ -241,6 +328,12 @@ def is_path(value: Any) -> bool:
 
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config without the machine: no cache, and for every path its key in capitals.
+
+    Args:
+      config: plain values.
+
+    Returns:
+      The others, by key.
 
     >>> portable({"data_dir": "~/.cache", "folder": "/some/where", "width": 4})
     {'folder': 'FOLDER', 'width': 4}
@@ -260,6 +353,9 @@ def command(config_file: str, config: Mapping[str, Any], defaults: Mapping[str, 
       config: plain values.
       defaults: the file's own.
 
+    Returns:
+      A line for a shell.
+
     >>> command("experiments/some.py", {"folder": "/x", "heads": 4}, {"folder": "", "heads": 2})
     'python -m launch.train --config=experiments/some.py --config.folder=FOLDER --config.heads=4'
     """
@@ -272,6 +368,12 @@ def command(config_file: str, config: Mapping[str, Any], defaults: Mapping[str, 
 
 def as_flag(value: Any) -> str:
     """A config's value as `--config.key=` takes it.
+
+    Args:
+      value: plain.
+
+    Returns:
+      One word, before a shell quotes it.
 
     >>> [as_flag(value) for value in (True, 0.1, [1, 2], "lstm")]
     ['true', '0.1', '(1,2)', 'lstm']
@@ -292,6 +394,12 @@ def _literal(value: Any) -> str:
 
 def short(commit: str | None) -> str:
     """Seven digits of a commit, and its + where it has one.
+
+    Args:
+      commit: all its digits; None where it is not known.
+
+    Returns:
+      Seven of them, or "unknown".
 
     >>> short("093054d5c9e8a1f0aa35+")
     '093054d+'

@@ -58,6 +58,10 @@ class Arm:
       settings: all that its runs share: the config without the seed, and the digest of the data.
       results: the runs, by seed.
       latest: the place of its latest line.
+
+    >>> arm = Arm("lstm", {"mixer": "lstm"}, {"mixer": "lstm"}, results=[], latest=0)
+    >>> arm.mean("loss") is None
+    True
     """
 
     name: str
@@ -90,6 +94,9 @@ def make_arms(results: Sequence[Result]) -> list[Arm]:
 
     Returns:
       The arms: the experiment file's own first, then by how much and what they change.
+
+    >>> make_arms([])
+    []
     """
     groups: dict[str, list[Result]] = {}
     for result in results:
@@ -154,6 +161,9 @@ def page(results: Sequence[Result], docstrings: Mapping[str, str], figure: str |
 
     Returns:
       Markdown; the same for the same arguments.
+
+    >>> page([], {}, None).splitlines()[-1]
+    'Nothing is recorded yet.'
     """
     parts = [INTRO]
     if figure:
@@ -189,6 +199,12 @@ def _section(config_file: str, results: Sequence[Result], docstring: str) -> str
 def read_docstring(docstring: str) -> tuple[str, list[str]]:
     r"""The title of an experiment's section, and the paragraphs of its docstring that go there.
 
+    Args:
+      docstring: of the experiment file.
+
+    Returns:
+      The title, and the paragraphs.
+
     >>> read_docstring("A title.\n\nReference: a paper.\n\nHardware: any.")
     ('A title', ['Reference: a paper.'])
     """
@@ -198,7 +214,17 @@ def read_docstring(docstring: str) -> tuple[str, list[str]]:
 
 
 def docstring_of(source: str) -> str:
-    """The docstring of a Python file, without running it."""
+    """The docstring of a Python file, without running it.
+
+    Args:
+      source: the text of the file.
+
+    Returns:
+      The docstring; "" where there is none.
+
+    >>> docstring_of("'An experiment.'")
+    'An experiment.'
+    """
     return ast.get_docstring(ast.parse(source)) or ""
 
 
@@ -206,6 +232,15 @@ def base_command(results: Sequence[Result]) -> str:
     """The words that the commands of all these results share, the seed left out.
 
     Where runs differ in more than what a row says, that is a path: the row of the table names it.
+
+    Args:
+      results: at least one.
+
+    Returns:
+      A line for a shell.
+
+    >>> base_command(arm.results)  # doctest: +SKIP
+    'python -m launch.train --config=experiments/adding.py'
     """
     commands = [shlex.split(result.command) for result in results]
     shared = [
@@ -224,7 +259,17 @@ def _table(arms: Sequence[Arm]) -> str:
 
 
 def other_scores(arms: Sequence[Arm]) -> list[str]:
-    """The metrics that stand beside the headline: scores, and not those of single classes."""
+    """The metrics that stand beside the headline: scores, and not those of single classes.
+
+    Args:
+      arms: of one experiment, at least one.
+
+    Returns:
+      Their names, the first of a table first.
+
+    >>> other_scores(arms)  # doctest: +SKIP
+    ['accuracy', 'macro_f1']
+    """
     names = dict.fromkeys(name for arm in arms for r in arm.results for name in r.metrics)
     hidden = (arms[0].measure[0], "loss")
     found = [name for name in names if "/" not in name and name not in hidden]
@@ -257,6 +302,12 @@ def _each(words: Iterable[str]) -> str:
 def rounded(value: float | None) -> str:
     """A number with four digits that mean something.
 
+    Args:
+      value: None where there is none.
+
+    Returns:
+      A word.
+
     >>> [rounded(value) for value in (0.83211, 28.3, 12345.6, None)]
     ['0.8321', '28.30', '12,346', '-']
     """
@@ -273,6 +324,9 @@ def panels(results: Sequence[Result]) -> list[Panel]:
 
     Returns:
       A panel an experiment, each mixer with the headlines of its seeds.
+
+    >>> panels([])
+    []
     """
     found = []
     for some in _experiments(results).values():
@@ -290,6 +344,15 @@ def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
 
     The headline; but where that is the loss, as it is where texts are written, which takes too long
     for every evaluation, or where all that is held out is soon right, a score beside it.
+
+    Args:
+      arms: of one experiment, at least one.
+
+    Returns:
+      The name of the metric, and whether more is better.
+
+    >>> compared(arms)  # doctest: +SKIP
+    ('accuracy', True)
     """
     headline = arms[0].measure[0]
     scores = [name for name in _BARS if all(arm.values(name) for arm in arms)]
@@ -303,6 +366,15 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
 
     Of several such groups the one with the most mixers, then the one that changes least, then the
     latest.
+
+    Args:
+      arms: of one experiment.
+
+    Returns:
+      The arms by their mixer; none where none has one.
+
+    >>> by_mixer([])
+    {}
     """
     groups: dict[str, dict[str, Arm]] = {}
     for arm in arms:

@@ -34,6 +34,8 @@ class Trial:
       step: the last one evaluated; None before the first.
       value: the best headline so far; None before the first evaluation.
       reason: why it failed.
+
+    >>> trial = Trial(0, FINISHED, {"width": 8}, step=40, value=1.5)
     """
 
     number: int
@@ -45,13 +47,32 @@ class Trial:
 
 
 def best_of(trials: Sequence[Trial], maximise: bool) -> Trial | None:
-    """The finished trial with the best headline, of equal ones the first; None if none finished."""
+    """The finished trial with the best headline.
+
+    Args:
+      trials: all of a sweep.
+      maximise: whether more of the headline is better.
+
+    Returns:
+      The first of equal ones; None if none finished.
+
+    >>> trials = [Trial(n, FINISHED, {"width": 8}, 1, value) for n, value in enumerate((2.0, 1.0))]
+    >>> best_of(trials, maximise=False).number
+    1
+    """
     finished = ranked([trial for trial in trials if trial.state == FINISHED], maximise)
     return finished[0] if finished else None
 
 
 def ranked(trials: Sequence[Trial], maximise: bool) -> list[Trial]:
     """Finished trials from the best to the worst, then the others by number.
+
+    Args:
+      trials: all of a sweep.
+      maximise: whether more of the headline is better.
+
+    Returns:
+      All of them.
 
     >>> trials = [Trial(n, FINISHED, {}, 1, value) for n, value in enumerate((2.0, 1.0))]
     >>> [trial.number for trial in ranked(trials, maximise=False)]
@@ -68,6 +89,12 @@ def ranked(trials: Sequence[Trial], maximise: bool) -> list[Trial]:
 def counted(trials: Sequence[Trial]) -> str:
     """How many there are in each state.
 
+    Args:
+      trials: all of a sweep.
+
+    Returns:
+      Words; states that no trial is in are left out.
+
     >>> counted([Trial(n, state, {}, 1, 0.5) for n, state in enumerate((RUNNING, FAILED, FAILED))])
     '2 failed, 1 running'
     """
@@ -80,7 +107,18 @@ def counted(trials: Sequence[Trial]) -> str:
 
 
 def columns(keys: Sequence[str], headline: str) -> tuple[str, ...]:
-    """What `cells` says of a trial."""
+    """What `cells` says of a trial.
+
+    Args:
+      keys: what is varied.
+      headline: its name.
+
+    Returns:
+      The names of the cells.
+
+    >>> columns(["width"], "loss")
+    ('trial', 'state', 'width', 'step', 'loss', 'reason')
+    """
     return ("trial", "state", *keys, "step", headline, "reason")
 
 
@@ -91,6 +129,9 @@ def cells(trial: Trial, keys: Sequence[str], digits: str = ".6g") -> tuple[str, 
       trial: whose row it is.
       keys: what is varied.
       digits: how the headline is written; "" writes all of it.
+
+    Returns:
+      Words, as many as `columns`.
 
     >>> cells(Trial(3, FINISHED, {"width": 8}, 40, 1.5), ["width"])
     ('3', 'finished', '8', '40', '1.5', '')
@@ -106,7 +147,20 @@ def cells(trial: Trial, keys: Sequence[str], digits: str = ".6g") -> tuple[str, 
 
 
 def as_csv(trials: Sequence[Trial], keys: Sequence[str], headline: str) -> str:
-    """The table for other programs, by number; none of its words is a formula to a spreadsheet."""
+    """The table for other programs.
+
+    Args:
+      trials: all of a sweep, by number.
+      keys: what is varied.
+      headline: its name.
+
+    Returns:
+      Lines; none of their words is a formula to a spreadsheet.
+
+    >>> trials = [Trial(n, FINISHED, {"width": 8}, 1, value) for n, value in enumerate((2.0, 1.0))]
+    >>> as_csv(trials, ["width"], "loss").splitlines()[1]
+    '0,finished,8,1,2.0,'
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(map(_word, columns(keys, headline)))
@@ -151,9 +205,8 @@ def parallel_coordinates(
       maximise: whether more of it is better.
       path: the PNG to write.
 
-    Example:
-      >>> trial = Trial(0, FINISHED, {"width": 8}, 40, 1.5)
-      >>> parallel_coordinates([trial], ["width"], [], "loss", False, Path("parallel.png"))
+    >>> trial = Trial(0, FINISHED, {"width": 8}, 40, 1.5)
+    >>> parallel_coordinates([trial], ["width"], [], "loss", False, Path("parallel.png"))
     """
     finished = [trial for trial in reversed(ranked(trials, maximise)) if trial.state == FINISHED]
     values = [trial.value for trial in finished if trial.value is not None]
@@ -223,6 +276,12 @@ class _Scale:
 def told_apart(numbers: Sequence[int | float]) -> list[str]:
     """Numbers with as few digits as tell them apart, at least four; whole numbers with all.
 
+    Args:
+      numbers: to be read side by side.
+
+    Returns:
+      A word each.
+
     >>> told_apart([0.999912, 0.999934, 1.0]), told_apart([512, 131072])
     (['0.99991', '0.99993', '1'], ['512', '131072'])
     """
@@ -268,8 +327,7 @@ def importance_bars(
       trials: how many finished, since few of them say little.
       path: the PNG to write.
 
-    Example:
-      >>> importance_bars({"peak_lr": 0.8, "width": 0.2}, "loss", 12, Path("importance.png"))
+    >>> importance_bars({"peak_lr": 0.8, "width": 0.2}, "loss", 12, Path("importance.png"))
     """
     ordered = sorted(importances.items(), key=lambda item: item[1])
     figure = Figure(figsize=(6.0, 1.2 + 0.4 * len(ordered)), layout="constrained")

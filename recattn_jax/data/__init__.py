@@ -18,7 +18,6 @@ from recattn_jax.data.examples import (
     pair_examples,
     record_data,
     series_examples,
-    spell,
     tagged_examples,
     text_examples,
     transcribed_examples,
@@ -73,6 +72,7 @@ from recattn_jax.data.readers import (
 from recattn_jax.data.records import Record, Source
 from recattn_jax.data.rows import balanced, bucketed, packed
 from recattn_jax.data.sources import prepared, python_docs, text_file, tiny_shakespeare
+from recattn_jax.data.spelling import spell
 from recattn_jax.data.steps import Measurements, Motion, Spectra, Steps
 from recattn_jax.data.stream import TokenStream, tokenize
 from recattn_jax.data.texts import text_data

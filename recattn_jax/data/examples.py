@@ -4,11 +4,10 @@ Every function here maps each record to one example and leaves none out, so exam
 What is longer than the limit is cut, and the summary says how often and by how much.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
 
 from recattn_jax import partition
 from recattn_jax.data.kinds import (
@@ -22,6 +21,7 @@ from recattn_jax.data.kinds import (
 )
 from recattn_jax.data.pipelines import Data, Pipeline
 from recattn_jax.data.records import Record
+from recattn_jax.data.spelling import spell
 from recattn_jax.data.steps import Steps
 from recattn_jax.data.tokenizers import Tokenizer
 from recattn_jax.data.vocabularies import Labels, Vocabulary
@@ -51,9 +51,11 @@ def text_examples(
     Raises:
         UserError: for no records, or one that the vocabularies do not cover; names it.
 
-    Example:
-        vocabularies = {"text": ByteTokenizer(), "label": Labels(("bad", "good"))}
-        text_examples("train", [{"text": "fine", "label": "good"}], vocabularies, length=64)
+    >>> from recattn_jax.data import ByteTokenizer, Labels
+    >>> vocabularies = {"text": ByteTokenizer(), "label": Labels(("bad", "good"))}
+    >>> records = [{"text": "fine", "label": "good"}]
+    >>> text_examples("train", records, vocabularies, length=64).arrays["inputs"].tolist()
+    [102, 105, 110, 101]
     """
     tokenizer, labels = _tokenizer(vocabularies, "text"), _labels(vocabularies, "label")
     texts, numbers, notes = [], [], _Notes(length)
@@ -86,11 +88,12 @@ def series_examples(
     Raises:
         UserError: for no records, or one that the vocabularies do not cover; names it.
 
-    Example:
-        train = source.splits["train"]
-        steps = Measurements.of(record["series"] for record in train)
-        labels = Labels.of(record["label"] for record in train)
-        series_examples("train", train, {"series": steps, "label": labels}, length=100)
+    >>> from recattn_jax.data import Labels, Measurements
+    >>> records = [{"series": np.ones((5, 2), np.float32), "label": "up"}]
+    >>> steps = Measurements.of(record["series"] for record in records)
+    >>> vocabularies = {"series": steps, "label": Labels(("up",))}
+    >>> series_examples("train", records, vocabularies, length=100).arrays["inputs"].shape
+    (5, 2)
     """
     steps, labels = _steps(vocabularies), _labels(vocabularies, "label")
     made, numbers, notes = [], [], _Notes(length)
@@ -126,9 +129,13 @@ def transcribed_examples(
             without a symbol, or whose symbols have no place: each needs a step, and one more where
             it repeats the one before; names it.
 
-    Example:
-        vocabularies = {"series": spectra, "text": CharTokenizer.of(source.texts("train"))}
-        transcribed_examples("train", source.splits["train"], vocabularies, (300, 40))
+    >>> from recattn_jax.data import CharTokenizer, Measurements
+    >>> records = [{"series": np.ones((5, 2), np.float32), "text": "up"}]
+    >>> steps = Measurements.of(record["series"] for record in records)
+    >>> vocabularies = {"series": steps, "text": CharTokenizer.of(["up"])}
+    >>> examples = transcribed_examples("train", records, vocabularies, (300, 40))
+    >>> examples.arrays["symbols"].tolist()
+    [1, 0]
     """
     steps, tokenizer = _steps(vocabularies), _tokenizer(vocabularies, "text")
     series, symbols = [], []
@@ -187,10 +194,11 @@ def tagged_examples(
         UserError: for no records, one without words or with another number of tags than words, or
             one that the vocabularies do not cover; names it.
 
-    Example:
-        record = {"tokens": ["in", "Rome"], "tags": ["O", "B-place"]}
-        vocabularies = {"text": ByteTokenizer(), "tag": Labels(("B-place", "O"))}
-        tagged_examples("train", [record], vocabularies, length=64)
+    >>> from recattn_jax.data import ByteTokenizer, Labels
+    >>> record = {"tokens": ["in", "Rome"], "tags": ["O", "B-place"]}
+    >>> vocabularies = {"text": ByteTokenizer(), "tag": Labels(("B-place", "O"))}
+    >>> tagged_examples("train", [record], vocabularies, length=64).arrays["tags"].tolist()
+    [-1, 1, -1, -1, -1, -1, 0]
     """
     tokenizer, names = _tokenizer(vocabularies, "text", rows=True), _labels(vocabularies, "tag")
     labels = _labels(vocabularies, "label") if "label" in vocabularies else None
@@ -244,9 +252,11 @@ def pair_examples(
         UserError: for no records, one without a target, or one that the vocabularies do not cover;
             names it.
 
-    Example:
-        vocabularies = {"source": ByteTokenizer(), "target": ByteTokenizer()}
-        pair_examples("train", [{"source": "hi", "targets": ["ciao"]}], vocabularies, (64, 64))
+    >>> from recattn_jax.data import ByteTokenizer
+    >>> vocabularies = {"source": ByteTokenizer(), "target": ByteTokenizer()}
+    >>> records = [{"source": "hi", "targets": ["ciao"]}]
+    >>> pair_examples("train", records, vocabularies, (64, 64)).lengths.tolist()
+    [[2, 5]]
     """
     from_ids, to_ids = _tokenizer(vocabularies, "source"), _tokenizer(vocabularies, "target")
     sources, inputs, targets = [], [], []
@@ -265,44 +275,6 @@ def pair_examples(
     _each(split, records, make)
     parts = [{"source": sources}, {"inputs": inputs, "targets": targets}]
     return _examples(PAIRS, split, parts, [], records, source_notes, target_notes)
-
-
-@runtime_checkable
-class WordEncoder(Protocol):
-    """A tokenizer that has an id for a word as it is."""
-
-    def encode_words(self, words: Iterable[str]) -> Int[np.ndarray, "words ..."]:
-        """Returns one id, or one row of ids, for each of `words`."""
-
-
-def spell(
-    words: Sequence[str], tokenizer: Tokenizer
-) -> tuple[Int[np.ndarray, "N ..."], Int[np.ndarray, "words"]]:
-    """Encodes words one by one, so that each has a piece to carry its tag.
-
-    A tokenizer of words has one id a word, or a row of them, and cuts none. Others encode each word
-    by itself, bytes and characters with a space before every word but the first; a word that the
-    tokenizer makes nothing of becomes a separator.
-
-    Args:
-        words: at least one.
-        tokenizer: of any symbol.
-
-    Returns:
-        Ids, int32[N] or int32[N, K], and where the last one of each word stands, int64[words]: a
-        recurrence has read all of the word there.
-
-    Example:
-        spell(["in", "Rome"], ByteTokenizer())[1]      # [1, 6]
-    """
-    if isinstance(tokenizer, WordEncoder):
-        return tokenizer.encode_words(words), np.arange(len(words))
-    # Subwords say themselves where a word begins.
-    space = " " if tokenizer.symbol in ("byte", "char") else ""
-    nothing = np.array([tokenizer.separator], np.int32)
-    pieces = [tokenizer.encode(space * (i > 0) + word) for i, word in enumerate(words)]
-    pieces = [piece if len(piece) else nothing for piece in pieces]
-    return np.concatenate(pieces), np.cumsum([len(piece) for piece in pieces]) - 1
 
 
 def record_data(
@@ -329,11 +301,14 @@ def record_data(
     Raises:
         UserError: if there is no "train", or records do not fit the vocabularies or the pipeline.
 
-    Example:
-        source = labelled_tsv({"train": "a.tsv", "validation": "b.tsv"}, "data", "text", "label")
-        make = functools.partial(text_examples, length=64)
-        rows = lambda examples, host, hosts: bucketed(examples, 32, (16, 64), 0, host, hosts)
-        data = record_data(source.splits, source.summary(), vocabularies, make, rows)
+    >>> import functools
+    >>> from recattn_jax.data import ByteTokenizer, Labels, bucketed
+    >>> vocabularies = {"text": ByteTokenizer(), "label": Labels(("bad", "good"))}
+    >>> make = functools.partial(text_examples, length=64)
+    >>> rows = lambda examples, host, hosts: bucketed(examples, 1, (16, 64), 0, host, hosts)
+    >>> splits = {"train": [{"text": "fine", "label": "good"}]}
+    >>> record_data(splits, "words", vocabularies, make, rows).train.spec["inputs"].shape
+    (1, 64)
     """
     if "train" not in splits:
         raise UserError(f"{about}: no split train, only {', '.join(sorted(splits))}")

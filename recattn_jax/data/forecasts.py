@@ -34,8 +34,10 @@ class Stretch:
 
     Args:
         split: its name.
-        values: float32[N, D], scaled.
+        values: float32 `[N, D]`, scaled.
         begin: from where on values are to be forecast; those before are only looked at.
+
+    >>> stretch = Stretch("validation", np.zeros((9, 2), np.float32), begin=4)
     """
 
     split: str
@@ -61,8 +63,8 @@ def forecast_batch(batch: int, length: int, horizon: int, features: int) -> Spec
     Returns:
         "inputs" float32 `[B, L, D]`, "targets" float32 `[B, H, D]`, and "weight" float32 `[B]`.
 
-    Example:
-        forecast_batch(2, 96, 24, 7)["targets"].shape     # (2, 24, 7)
+    >>> forecast_batch(2, 96, 24, 7)["targets"].shape
+    (2, 24, 7)
     """
     shapes = {"inputs": (length, features), "targets": (horizon, features), "weight": ()}
     return {name: jax.ShapeDtypeStruct((batch, *s), np.float32) for name, s in shapes.items()}
@@ -91,13 +93,17 @@ def forecast_windows(
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
+    Returns:
+        Batches of `forecast_batch`.
+
     Raises:
         UserError: if there is no window, or the hosts do not divide the batch.
 
-    Example:
-        windows = forecast_windows(stretch, batch=32, length=96, horizon=24, seed=0)
-        with windows.batches(start=0) as batches:
-            first = next(batches)["targets"]       # float32[32, 24, D]
+    >>> stretch = Stretch("train", np.zeros((9, 2), np.float32), begin=4)
+    >>> windows = forecast_windows(stretch, batch=2, length=4, horizon=3, seed=0)
+    >>> with windows.batches(start=0) as batches:
+    ...     next(batches)["targets"].shape
+    (2, 3, 2)
     """
     check_rows(batch, process_count)
     if length < 1 or horizon < 1:
@@ -137,9 +143,12 @@ def forecast_data(
     Raises:
         UserError: if there is no "train", a split is too short, or has several series.
 
-    Example:
-        rows = lambda s, host, hosts: forecast_windows(s, 32, 96, 24, 0, host, hosts)
-        data = forecast_data(table("ETTh1.csv", "data", "date", hours), 96, 24, rows)
+    >>> series = np.arange(20.0, dtype=np.float32)[:, None]
+    >>> record = {"columns": ["load"], "times": [str(t) for t in range(20)], "series": series}
+    >>> source = Source("line", "", {"train": [record], "validation": [record]})
+    >>> rows = lambda stretch, host, hosts: forecast_windows(stretch, 2, 4, 3, 0, host, hosts)
+    >>> forecast_data(source, 4, 3, rows).train.spec["targets"].shape
+    (2, 3, 1)
     """
     if "train" not in source.splits:
         raise UserError(f"{source.name} has no split train, only {sorted(source.splits)}")

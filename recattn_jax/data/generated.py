@@ -33,8 +33,9 @@ def problem_batch(problem: Problem, batch: int, length: int) -> Spec:
         int32: "inputs" and "segments" `[B, T]`, "asked" and "answers" `[B, Q]`; -1 stands where
         there is no answer, and its step is 0.
 
-    Example:
-        problem_batch(Parity(), 128, 40)["inputs"].shape     # (128, 41)
+    >>> from recattn_jax.data.problems import Parity
+    >>> problem_batch(Parity(), 128, 40)["inputs"].shape
+    (128, 41)
     """
     steps, answers = problem.sizes(length)
     sizes = {"inputs": steps, "segments": steps, "asked": answers, "answers": answers}
@@ -70,14 +71,18 @@ def generated(
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
+    Returns:
+        Batches of `problem_batch`: int32 `[B, T]` and `[B, Q]`.
+
     Raises:
         UserError: if lengths do not grow from 1, there is no question, the curriculum is negative,
             or the hosts do not divide the batch.
 
-    Example:
-        train = generated(Parity(), "train", (1, 40), count=1024, batch=128, seed=0, curriculum=0)
-        with train.batches(start=0) as batches:
-            first = next(batches)["inputs"]      # int32[128, 41]
+    >>> from recattn_jax.data.problems import Parity
+    >>> train = generated(Parity(), "train", (1, 8), count=4, batch=2, seed=0, curriculum=0)
+    >>> with train.batches(start=0) as batches:
+    ...     next(batches)["inputs"].shape
+    (2, 9)
 
     The curriculum: Bengio et al., "Curriculum learning", 2009; of lengths: Zaremba and Sutskever,
     "Learning to execute", arXiv 1410.4615, 2014.
@@ -103,8 +108,8 @@ def adding_batch(batch: int, length: int) -> Spec:
     Returns:
         float32: "inputs" `[B, T, 2]`, "targets" `[B, 1]`, and "weight" `[B]`.
 
-    Example:
-        adding_batch(32, 600)["inputs"].shape     # (32, 600, 2)
+    >>> adding_batch(32, 600)["inputs"].shape
+    (32, 600, 2)
     """
     shapes = {"inputs": (length, 2), "targets": (1,), "weight": ()}
     return {name: jax.ShapeDtypeStruct((batch, *s), np.float32) for name, s in shapes.items()}
@@ -133,13 +138,16 @@ def adding(
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
+    Returns:
+        Batches of `adding_batch`: float32 `[B, T, 2]`, `[B, 1]` and `[B]`.
+
     Raises:
         UserError: if there are less than two steps, no question, or the hosts do not divide the
             batch.
 
-    Example:
-        with adding("train", 600, count=1000, batch=50, seed=0).batches(start=0) as batches:
-            first = next(batches)["inputs"]      # float32[50, 600, 2]
+    >>> with adding("train", 8, count=4, batch=2, seed=0).batches(start=0) as batches:
+    ...     next(batches)["inputs"].shape
+    (2, 8, 2)
 
     Hochreiter and Schmidhuber, "Long short-term memory", 1997.
     """

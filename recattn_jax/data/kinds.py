@@ -58,6 +58,9 @@ class Kind:
         parts: what has steps.
         labelled: whether a row has a `label`, int32[B], and its `weight`, float32[B], 0 on a row
             that is only there to fill the batch.
+
+    >>> sorted(TEXT.batch(32, 64))
+    ['example', 'inputs', 'label', 'segments', 'weight']
     """
 
     parts: tuple[Part, ...]
@@ -70,9 +73,13 @@ class Kind:
             rows: B, all hosts' together.
             lengths: steps of each part; one number for all of them, or one each.
 
-        Example:
-            TEXT.batch(32, 64)["inputs"].shape            # (32, 64)
-            PAIRS.batch(32, 40, 30)["targets"].shape      # (32, 30)
+        Returns:
+            By name, shapes and dtypes.
+
+        >>> TEXT.batch(32, 64)["inputs"].shape
+        (32, 64)
+        >>> PAIRS.batch(32, 40, 30)["targets"].shape
+        (32, 30)
         """
         leaves = {
             name: jax.ShapeDtypeStruct((rows, length, *leaf.shape), leaf.dtype)
@@ -92,11 +99,14 @@ class Kind:
             shape: of one step.
             dtype: of the numbers.
 
+        Returns:
+            The other kind.
+
         Raises:
             ValueError: if no part has such an array.
 
-        Example:
-            TEXT.holding("inputs", (12,), np.float32).batch(32, 64)["inputs"].shape   # (32, 64, 12)
+        >>> TEXT.holding("inputs", (12,), np.float32).batch(32, 64)["inputs"].shape
+        (32, 64, 12)
         """
         if not any(name in part.leaves for part in self.parts):
             raise ValueError(f"holding: no array is called {name!r}")
@@ -168,10 +178,18 @@ class Examples:
         kind: what a row of them holds.
         split: its name.
         arrays: by name, `[N, ...]`, those of all examples behind each other.
-        offsets: for each part, int64[n + 1]: where each example starts in its arrays, and the end.
-        labels: int32[n] where the kind is labelled, None elsewhere.
+        offsets: for each part, int64 `[N + 1]`: where each example starts in its arrays, and the
+            end.
+        labels: int32 `[N]` where the kind is labelled, None elsewhere.
         records: what they were made from, in the same order.
         notes: what was changed on the way, in words, for the summary.
+
+    >>> from recattn_jax.data import ByteTokenizer, Labels, text_examples
+    >>> vocabularies = {"text": ByteTokenizer(), "label": Labels(("bad", "good"))}
+    >>> records = [{"text": "fine", "label": "good"}]
+    >>> examples = text_examples("train", records, vocabularies, length=64)
+    >>> len(examples), examples.lengths.tolist(), examples.labels.tolist()
+    (1, [[4]], [1])
     """
 
     kind: Kind

@@ -25,6 +25,7 @@ from recattn_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
 Spec = dict[str, jax.ShapeDtypeStruct]
+"""Shapes and dtypes of the arrays of a batch, by name."""
 
 # Building a batch takes far less time than any step, so one thread with little ahead is enough.
 _READ = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
@@ -38,6 +39,14 @@ class Pipeline(abc.ABC):
     padding, and tells what is packed into one row apart. In batches of tokens, `targets` are the
     `inputs` one step later, all int32[batch, length]; the target that ends a document (a separator)
     belongs to that document. For the other kinds see `examples.Kind`.
+
+    >>> from recattn_jax.data import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> tokens = np.concatenate([[tokenizer.separator], tokenizer.encode("to be or not to be")])
+    >>> stream = TokenStream("train", tokens.astype(np.int32), tokenizer.separator, digest="")
+    >>> pipeline = windows(stream, batch=2, length=4, seed=0)
+    >>> pipeline.steps_per_epoch, pipeline.spec["inputs"].shape
+    (2, (2, 4))
     """
 
     @property
@@ -67,14 +76,25 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def batches(self, start: int) -> "Batches":
-        """Returns the endless training batches from number `start` on, this host's rows of each.
+        """The endless training batches, this host's rows of each.
 
         A thread prepares a few ahead: close the result, or use it in a `with` statement.
+
+        Args:
+            start: the number of the first batch.
+
+        Returns:
+            An iterator over them. A thread prepares a few ahead: close it, or use it in a `with`
+            statement.
         """
 
     @abc.abstractmethod
     def epoch(self) -> Iterator[Batch]:
-        """Yields one ordered pass in which every target counts once; padded to whole batches."""
+        """One ordered pass in which every target counts once.
+
+        Yields:
+            Batches; the last is padded to a whole one.
+        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +107,13 @@ class Data:
         train: read without an end.
         evaluation: pipelines by split, "validation" among them; read in single passes.
         summary: for the log: what it is, how much, and the digest of its content.
+
+    >>> from recattn_jax.data import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> tokens = np.concatenate([[tokenizer.separator], tokenizer.encode("to be or not to be")])
+    >>> stream = TokenStream("train", tokens.astype(np.int32), tokenizer.separator, digest="")
+    >>> rows = windows(stream, batch=2, length=4, seed=0)
+    >>> data = Data({"text": tokenizer}, rows, {"validation": rows}, "to be")
     """
 
     vocabularies: Mapping[str, Vocabulary]
@@ -96,7 +123,16 @@ class Data:
 
 
 class Batches(contextlib.AbstractContextManager["Batches"], Iterator[Batch]):
-    """An endless iterator over `make(start)`, `make(start + 1)`, ..., prepared by a thread."""
+    """An endless iterator over `make(start)`, `make(start + 1)`, ..., prepared by a thread.
+
+    Args:
+        make: from the number of a batch to the batch.
+        start: the number of the first one.
+
+    >>> with Batches(lambda step: {"inputs": np.full((2, 3), step)}, start=5) as batches:
+    ...     int(next(batches)["inputs"][0, 0])
+    5
+    """
 
     def __init__(self, make: Callable[[int], Batch], start: int):
         dataset = grain.MapDataset.range(sys.maxsize).map(make).to_iter_dataset(_READ)
@@ -124,8 +160,8 @@ def token_batch(batch: int, length: int) -> Spec:
     Returns:
         int32 `[B, T]` for "inputs", "targets" and "segments".
 
-    Example:
-        token_batch(2, 3)["inputs"].shape
+    >>> token_batch(2, 3)["inputs"].shape
+    (2, 3)
     """
     leaf = jax.ShapeDtypeStruct((batch, length), np.int32)
     return {"inputs": leaf, "targets": leaf, "segments": leaf}
@@ -154,12 +190,19 @@ def windows(
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
+    Returns:
+        Batches of `token_batch`, int32 `[B, T]` each.
+
     Raises:
         UserError: if the stream is shorter than a row, or the hosts do not divide the batch.
 
-    Example:
-        with windows(stream, batch=32, length=128, seed=0).batches(start=0) as batches:
-            first = next(batches)["inputs"]       # int32[32, 128]
+    >>> from recattn_jax.data import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> tokens = np.concatenate([[tokenizer.separator], tokenizer.encode("to be or not to be")])
+    >>> stream = TokenStream("train", tokens.astype(np.int32), tokenizer.separator, digest="")
+    >>> with windows(stream, batch=2, length=4, seed=0).batches(start=0) as batches:
+    ...     next(batches)["inputs"].shape
+    (2, 4)
     """
     _check(stream, batch, length, process_count)
     return _Windows(stream, batch, length, seed, process_index, process_count)
@@ -186,12 +229,19 @@ def lanes(
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
+    Returns:
+        Batches of `token_batch`, int32 `[B, T]` each.
+
     Raises:
         UserError: if the stream is shorter than a row, or the hosts do not divide the batch.
 
-    Example:
-        with lanes(stream, batch=32, length=128).batches(start=0) as batches:
-            first, second = next(batches), next(batches)
+    >>> from recattn_jax.data import ByteTokenizer
+    >>> tokenizer = ByteTokenizer()
+    >>> tokens = np.concatenate([[tokenizer.separator], tokenizer.encode("to be or not to be")])
+    >>> stream = TokenStream("train", tokens.astype(np.int32), tokenizer.separator, digest="")
+    >>> with lanes(stream, batch=2, length=4).batches(start=0) as batches:
+    ...     bytes(next(batches)["targets"][0].tolist() + next(batches)["targets"][0].tolist())
+    b'to be or'
     """
     _check(stream, batch, length, process_count)
     return _Lanes(stream, batch, length, process_index, process_count)

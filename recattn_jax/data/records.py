@@ -25,6 +25,7 @@ from recattn_jax.untrusted import one_line
 
 Item = TypeVar("Item")
 Record = Mapping[str, Any]
+"""An example as the source has it, by field; see the module's docstring."""
 # A sequence of records. Not said to be of records, since whoever checks types would read a file.
 Records = Sequence[Any]
 Content = Mapping[str, Records]  # by split
@@ -89,6 +90,10 @@ class Source:
         counts: how often each label occurs, and of tags each entity: B-person counts for person,
             I- and O for nothing.
         classes: the labels that the format declares, in its order; empty where it declares none.
+
+    >>> source = Source("greetings", "", {"train": [{"text": "Hello."}]})
+    >>> source.texts("train")[0]
+    'Hello.'
     """
 
     name: str
@@ -98,7 +103,14 @@ class Source:
     classes: Sequence[str] = ()
 
     def texts(self, split: str) -> Sequence[str]:
-        """Returns the field "text" of a split's records, each read when it is asked for."""
+        """The field "text" of the records of a split.
+
+        Args:
+            split: "train" or another.
+
+        Returns:
+            The texts, each read when it is asked for.
+        """
         records = self.splits[split]
         return Lazy(len(records), lambda index: records[index]["text"])
 
@@ -115,7 +127,11 @@ class Source:
         return found
 
     def summary(self) -> str:
-        """Returns one line for the log: sizes of splits, class counts, and the digest."""
+        """One line for the log.
+
+        Returns:
+            Sizes of splits, class counts, and the digest.
+        """
         sizes = ", ".join(f"{split} {len(records)}" for split, records in self.splits.items())
         parts = [f"{self.name}: examples: {sizes}"]
         for field, splits in sorted(self.counts.items()):

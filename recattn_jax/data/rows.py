@@ -57,14 +57,20 @@ def packed(
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
 
+    Returns:
+        Batches of the kind of the examples, `[B, T]` for each part.
+
     Raises:
         UserError: if an example is longer than a row or has a label, or the hosts do not divide the
             batch.
 
-    Example:
-        examples = pair_examples("train", records, vocabularies, (64, 64))
-        with packed(examples, 32, (256, 256), seed=0).batches(start=0) as batches:
-            first = next(batches)["targets"]       # int32[32, 256]
+    >>> from recattn_jax.data import ByteTokenizer, pair_examples
+    >>> vocabularies = {"source": ByteTokenizer(), "target": ByteTokenizer()}
+    >>> records = [{"source": "hi", "targets": ["ciao"]}, {"source": "yes", "targets": ["si"]}]
+    >>> examples = pair_examples("train", records, vocabularies, (8, 8))
+    >>> with packed(examples, 1, (8, 8), seed=0).batches(start=0) as batches:
+    ...     int(next(batches)["segments"].max())
+    2
     """
     check_rows(batch, process_count)
     if examples.kind.labelled:
@@ -103,17 +109,24 @@ def bucketed(
         seed: of the order.
         process_index: which host this is.
         process_count: how many hosts share each batch; host p has the p-th block of its rows.
-        weights: of each example, 0 or more, as from `balanced`; None takes each once an epoch.
+        weights: of each example, `[N]`, 0 or more, as from `balanced`; None takes each once an
+            epoch.
+
+    Returns:
+        Batches of the kind of the examples, `[B, T]` with T one of the widths.
 
     Raises:
         UserError: if an example is longer than the widest row, widths do not grow, weights are no
             weights, or the hosts do not divide the batch.
 
-    Example:
-        examples = text_examples("train", records, vocabularies, length=64)
-        pipeline = bucketed(examples, 32, (16, 32, 64), seed=0, weights=balanced(examples.labels))
-        with pipeline.batches(start=0) as batches:
-            first = next(batches)["inputs"]        # int32[32, 16], [32, 32] or [32, 64]
+    >>> from recattn_jax.data import ByteTokenizer, Labels, text_examples
+    >>> vocabularies = {"text": ByteTokenizer(), "label": Labels(("bad", "good"))}
+    >>> records = [{"text": "fine", "label": "good"}, {"text": "dull", "label": "bad"}]
+    >>> examples = text_examples("train", records, vocabularies, length=8)
+    >>> pipeline = bucketed(examples, 2, (4, 8), seed=0, weights=balanced(examples.labels))
+    >>> with pipeline.batches(start=0) as batches:
+    ...     next(batches)["inputs"].shape
+    (2, 4)
     """
     check_rows(batch, process_count)
     each = [examples.kind.each((w,) if isinstance(w, int) else w) for w in widths]
@@ -133,10 +146,13 @@ def balanced(labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
     """Weights under which every class is drawn as often: one over the size of its class.
 
     Args:
-        labels: the class of each example.
+        labels: `[N]`, the class of each example.
 
-    Example:
-        balanced(np.array([0, 0, 1]))      # [0.5, 0.5, 1.0]
+    Returns:
+        `[N]`, float64.
+
+    >>> balanced(np.array([0, 0, 1])).tolist()
+    [0.5, 0.5, 1.0]
     """
     return 1.0 / np.bincount(labels)[labels]
 

@@ -64,9 +64,8 @@ def python_docs(data_dir: str | pathlib.Path) -> Source:
         UserError: if this Python came without its sources.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = python_docs("data")
-        text = source.texts("train")[0]
+    >>> source = python_docs("data")  # doctest: +SKIP
+    >>> text = source.texts("train")[0]  # doctest: +SKIP
     """
     root = pydocs.library()
     version = ".".join(platform.python_version_tuple()[:2])
@@ -92,14 +91,18 @@ def text_file(
         validation: the fraction of all characters to hold out, above 0.
         test: another one, or 0 for no such split.
 
+    Returns:
+        Splits "train", "validation" and, where it is asked for, "test".
+
     Raises:
         UserError: for a pattern that no file matches, a file that is not UTF-8 (named with the
             byte), an empty corpus, or too few files or characters to make the splits from.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = text_file("book.txt", "data", validation=0.05, test=0.05)
-        source = text_file(["src/**/*.py"], "data", validation=0.05, test=0.0)
+    >>> _ = pathlib.Path("book.txt").write_text("To be or not to be.", encoding="utf-8")
+    >>> source = text_file("book.txt", "data", validation=0.1, test=0.1)
+    >>> source.texts("train")[0]
+    'To be or not to'
     """
     if validation <= 0 or test < 0 or validation + test >= 1:
         raise UserError(
@@ -131,13 +134,16 @@ def tiny_shakespeare(
         data_dir: where it is kept once prepared.
         folder: holds `input.txt`; None downloads it, the first time only.
 
+    Returns:
+        Splits "train" and "validation", a document each.
+
     Raises:
         UserError: if it can neither be found nor downloaded, or is another file.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = tiny_shakespeare("data", folder="downloads")
-        text = source.texts("validation")[0]     # 111,540 characters
+    >>> source = tiny_shakespeare("data", folder="downloads")  # doctest: +SKIP
+    >>> len(source.texts("validation")[0])  # doctest: +SKIP
+    111540
 
     Source: Andrej Karpathy, "The Unreasonable Effectiveness of Recurrent Neural Networks", 2015.
     """
@@ -169,9 +175,8 @@ def prepared(path: str | pathlib.Path, feature: str, encoding: str = "utf-8") ->
         UserError: if there is no such set, or no such feature, or it has another format, or
             an example is not in this encoding (named with the byte).
 
-    Example:
-        source = prepared("tensorflow_datasets/trec/1.0.0", feature="text")
-        question = source.texts("train")[0]
+    >>> source = prepared("tensorflow_datasets/trec/1.0.0", feature="text")  # doctest: +SKIP
+    >>> question = source.texts("train")[0]  # doctest: +SKIP
     """
     return prepared_records(path, {"text": feature}, encoding, validation=0.0)
 

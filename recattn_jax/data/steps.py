@@ -26,7 +26,10 @@ _MOST = 1 << 20  # samples a second, a window of them, or bands: beyond are only
 
 @runtime_checkable
 class Steps(Protocol):
-    """Turns a series, as a record has it, into features a step."""
+    """Turns a series, as a record has it, into features a step.
+
+    >>> steps: Steps = Measurements((0.0,), (1.0,))
+    """
 
     from_lines: ClassVar[bool]
     """Whether a person can give a series in a line."""
@@ -56,9 +59,9 @@ class Measurements:
     Raises:
         ValueError: if there are not as many of both, or a deviation is not above 0.
 
-    Example:
-        steps = Measurements.of([record["series"] for record in source.splits["train"]])
-        steps.of_series(series)
+    >>> steps = Measurements.of([np.array([[1.0], [3.0]])])
+    >>> steps.of_series(np.array([[5.0]])).tolist()
+    [[3.0]]
     """
 
     from_lines: ClassVar[bool] = True
@@ -158,9 +161,9 @@ class Motion:
     Args:
         scale: of the differences, in training.
 
-    Example:
-        steps = Motion.of(record["series"] for record in source.splits["train"])
-        steps.of_series(np.zeros((20, 30, 30), np.uint8)).shape     # (20, 900)
+    >>> videos = np.random.default_rng(0).integers(0, 255, (2, 5, 3, 3), np.uint8)
+    >>> Motion.of(videos).of_series(np.zeros((20, 3, 3), np.uint8)).shape
+    (20, 9)
 
     Motion energy: Bobick and Davis, "The recognition of human movement using temporal templates",
     2001.
@@ -209,9 +212,10 @@ class Spectra:
     Raises:
         UserError: if a size is below 1.
 
-    Example:
-        steps = Spectra.of(waves, rate=8000, window=200, hop=80, bands=40)
-        steps.of_series(np.zeros(8000, np.int16)).shape     # (98, 40)
+    >>> waves = np.random.default_rng(0).integers(-99, 99, (2, 800), np.int16)
+    >>> steps = Spectra.of(waves, rate=8000, window=200, hop=80, bands=40)
+    >>> steps.of_series(np.zeros(800, np.int16)).shape
+    (8, 40)
     """
 
     from_lines: ClassVar[bool] = True

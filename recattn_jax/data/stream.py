@@ -31,6 +31,10 @@ class TokenStream:
         tokens: int32[N], possibly mapped from a file.
         separator: the id before each document.
         digest: of the tokens and the tokenizer that made them.
+
+    >>> stream = TokenStream("train", np.array([9, 1, 2, 9, 3], np.int32), separator=9, digest="")
+    >>> stream.starts.tolist(), stream.n_symbols
+    ([0, 3], 3)
     """
 
     name: str
@@ -60,13 +64,17 @@ def tokenize(
         tokenizer: makes the ids.
         cache_dir: gets one file for each content, split and tokenizer.
 
+    Returns:
+        The documents as ids, int32 `[N]`, a separator before each.
+
     Raises:
         UserError: for a split that the source has not, or text that the tokenizer cannot encode.
         StorageError: if the file cannot be written.
 
-    Example:
-        source = python_docs("data")
-        stream = tokenize(source, "train", ByteTokenizer(), "data")
+    >>> from recattn_jax.data import ByteTokenizer
+    >>> source = Source("words", "", {"train": [{"text": "hi"}, {"text": "ciao"}]})
+    >>> len(tokenize(source, "train", ByteTokenizer(), "data").tokens)
+    8
     """
     if split not in source.splits:
         raise UserError(f"{source.name}: no split {split!r}, only {', '.join(source.splits)}")

@@ -34,9 +34,11 @@ def text_data(
             fit the tokenizer.
         StorageError: if `cache_dir` cannot be written.
 
-    Example:
-        rows = lambda stream, host, hosts: windows(stream, 32, 128, 0, host, hosts)
-        data = text_data(source, ByteTokenizer(), "data", rows)
+    >>> from recattn_jax.data import ByteTokenizer, windows
+    >>> source = Source("greetings", "", {"train": [{"text": "to be or not to be"}]})
+    >>> rows = lambda stream, host, hosts: windows(stream, 2, 4, 0, host, hosts)
+    >>> text_data(source, ByteTokenizer(), "data", rows).train.spec["inputs"].shape
+    (2, 4)
     """
     if "train" not in source.splits:
         raise UserError(f"{source.name} has no split train, only {sorted(source.splits)}")

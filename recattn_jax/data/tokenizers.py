@@ -15,7 +15,12 @@ from recattn_jax.errors import UserError
 
 @runtime_checkable  # for the annotations that tests check
 class Tokenizer(Protocol):
-    """Ids `0 .. vocabulary_size - 1`; one of them, `separator`, stands before every document."""
+    """Ids `0 .. vocabulary_size - 1`; one of them, `separator`, stands before every document.
+
+    >>> tokenizer: Tokenizer = ByteTokenizer()
+    >>> tokenizer.decode(tokenizer.encode("né"))
+    'né'
+    """
 
     @property
     def vocabulary_size(self) -> int:
@@ -49,9 +54,9 @@ class Tokenizer(Protocol):
 class ByteTokenizer:
     """The 256 bytes of UTF-8; the separator is 256. Bytes that are no UTF-8 decode to U+FFFD.
 
-    Example:
-        ids = ByteTokenizer().encode("naïve")      # 6 ids: the ï takes two bytes
-        text = ByteTokenizer().decode(ids)
+    >>> tokenizer = ByteTokenizer()
+    >>> tokenizer.encode("né").tolist()
+    [110, 195, 169]
     """
 
     vocabulary_size = 257
@@ -94,9 +99,9 @@ class CharTokenizer:
     Raises:
         ValueError: for an empty alphabet, or one with a repeated character.
 
-    Example:
-        tokenizer = CharTokenizer.of(documents)
-        ids = tokenizer.encode("ROMEO:")
+    >>> tokenizer = CharTokenizer.of(["banana"])
+    >>> tokenizer.encode("ban").tolist(), tokenizer.separator
+    ([1, 0, 2], 3)
     """
 
     characters: str

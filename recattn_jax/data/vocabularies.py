@@ -48,9 +48,11 @@ class WordTokenizer:
     Raises:
         ValueError: for no words, or a word that no text can give.
 
-    Example:
-        tokenizer = WordTokenizer.of(texts, 10_000, lowercase=True)
-        ids = tokenizer.encode("Who was Galileo?")     # 4 ids
+    >>> tokenizer = WordTokenizer.of(["Who was it?", "It was she."], 4, lowercase=True)
+    >>> tokenizer.words
+    ('it', 'was', '.', '?')
+    >>> tokenizer.encode("was it you?").tolist()
+    [1, 0, 4, 3]
     """
 
     words: tuple[str, ...]
@@ -156,9 +158,9 @@ class SubwordTokenizer:
     Raises:
         ValueError: for another model.
 
-    Example:
-        tokenizer = SubwordTokenizer.of(texts, 4000, lowercase=False)
-        ids = tokenizer.encode("unbelievably")
+    >>> tokenizer = SubwordTokenizer.of(["believe it or believe it not"] * 9, 280, lowercase=False)
+    >>> tokenizer.decode(tokenizer.encode("unbelievable"))
+    'unbelievable'
 
     Paper: Kudo and Richardson, "SentencePiece", arXiv 1808.06226, 2018.
     """
@@ -282,9 +284,9 @@ class Labels:
     Raises:
         ValueError: for no names, or a repeated one.
 
-    Example:
-        labels = Labels.of(record["label"] for record in source.splits["train"])
-        index = labels.index("NUM")
+    >>> labels = Labels.of(["NUM", "LOC", "NUM"])
+    >>> labels.names, labels.index("NUM")
+    (('LOC', 'NUM'), 1)
     """
 
     names: tuple[str, ...]
@@ -324,6 +326,7 @@ class Labels:
 
 
 Vocabulary = Tokenizer | Labels | Steps
+"""What turns a field of a record into numbers."""
 
 
 def from_json(data: Any) -> Vocabulary:
@@ -349,13 +352,37 @@ def _strings(values: Iterable[Any]) -> tuple[str, ...]:
 
 
 def save_vocabularies(vocabularies: Mapping[str, Vocabulary], path: str | pathlib.Path) -> None:
-    """Writes vocabularies by name to the JSON file `path`; StorageError where it cannot."""
+    """Writes vocabularies to a JSON file.
+
+    Args:
+        vocabularies: by name.
+        path: the file.
+
+    Raises:
+        StorageError: if it cannot be written.
+
+    >>> save_vocabularies({"label": Labels(("bad", "good"))}, "vocabularies.json")
+    """
     data = {name: vocabulary.to_json() for name, vocabulary in vocabularies.items()}
     write_atomically(pathlib.Path(path), json.dumps(data, ensure_ascii=True) + "\n")
 
 
 def load_vocabularies(path: str | pathlib.Path) -> dict[str, Vocabulary]:
-    """Returns the vocabularies saved at `path`; StorageError if none can be read from it."""
+    """Reads what `save_vocabularies` wrote.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The vocabularies by name.
+
+    Raises:
+        StorageError: if none can be read from it.
+
+    >>> save_vocabularies({"label": Labels(("bad", "good"))}, "vocabularies.json")
+    >>> load_vocabularies("vocabularies.json")
+    {'label': Labels(names=('bad', 'good'))}
+    """
     try:
         data = untrusted.read_object(pathlib.Path(path))
         return {name: from_json(value) for name, value in data.items()}

@@ -35,9 +35,9 @@ class WordFeatureTokenizer:
     Raises:
         ValueError: for no features, a repeated one, or less than three ids a word.
 
-    Example:
-        tokenizer = WordFeatureTokenizer.of_words(words, 20_000, most=24)
-        tokenizer.encode_words(["in", "Rome"]).shape      # (2, 24)
+    >>> tokenizer = WordFeatureTokenizer.of_words(["in", "Rome", "in", "Rome"], 20, most=6)
+    >>> tokenizer.encode_words(["in", "Rome"]).shape
+    (2, 6)
 
     Paper: Bojanowski et al., "Enriching word vectors with subword information", arXiv 1607.04606,
     2016; shapes: Collins, "Ranking algorithms for named-entity extraction", 2002.

@@ -24,8 +24,11 @@ def split_words(text: str) -> list[str]:
     Args:
         text: of any language that separates its words by spaces.
 
-    Example:
-        split_words("Don't, she said.")     # ["Don", "'", "t", ",", "she", "said", "."]
+    Returns:
+        The words, in their order.
+
+    >>> split_words("Don't, she said.")
+    ['Don', "'", 't', ',', 'she', 'said', '.']
     """
     return _pattern().findall(text)
 
@@ -44,8 +47,11 @@ def join_words(words: Iterable[str | None]) -> Iterator[str]:
     Args:
         words: the words; None where a document ends.
 
-    Example:
-        "".join(join_words(["it", "'", "s", "here", "."]))     # "it's here."
+    Yields:
+        Text, a word at a time; joined, it is the whole.
+
+    >>> "".join(join_words(["it", "'", "s", "here", "."]))
+    "it's here."
     """
     glued = True
     opened: set[str] = set()

@@ -35,8 +35,7 @@ class Beam:
     Raises:
       UserError: a setting is out of its range.
 
-    Example:
-      >>> beam = Beam(beams=4, length_penalty=0.6, coverage_penalty=0.0)
+    >>> beam = Beam(beams=4, length_penalty=0.6, coverage_penalty=0.0)
 
     Reference: Wu et al. 2016, Google's neural machine translation system, arXiv:1609.08144,
     equation 14; there alpha = 0.2 and beta = 0.2 did best.
@@ -60,11 +59,11 @@ class Beam:
         """Divides log probabilities by the length penalty.
 
         Args:
-          log_p: log probabilities of hypotheses of one length.
-          length: n, their symbols, the stop included.
+          log_p: `[...]`, log probabilities of hypotheses of one length.
+          length: n, their symbols, the stop included; a number or `[]`.
 
         Returns:
-          `log P / lp(n)`, of the same shape.
+          `[...]`, `log P / lp(n)`.
         """
         return log_p / ((5.0 + jnp.asarray(length, jnp.float32)) / 6.0) ** self.length_penalty
 
@@ -78,8 +77,8 @@ class Beam:
           covers_BS: the positions that are to be covered; the others are padding.
 
         Returns:
-          `beta sum_s log(min(1, coverage_s))`; a position without any attention counts as the
-          smallest normal float32, about -87, so that scores stay finite.
+          `[B, K]`, `beta sum_s log(min(1, coverage_s))`; a position without any attention counts as
+          the smallest normal float32, about -87, so that scores stay finite.
         """
         tiny = jnp.finfo(jnp.float32).tiny
         log_BKS = jnp.log(jnp.clip(coverage_BKS, tiny, 1.0))
@@ -133,8 +132,8 @@ def beam_search(
       hypotheses: R, how many are returned; the fewer, the earlier a row is done.
       max_length: L, how many symbols a hypothesis may have, its stop included.
       stop: the symbol that ends a hypothesis.
-      covers_BS: with a coverage penalty, the positions that are to be covered, and `step` must say
-        what it looked at; None without one.
+      covers_BS: `[B, S]`: with a coverage penalty, the positions that are to be covered, and `step`
+        must say what it looked at; None without one.
 
     Returns:
       Symbols `[B, R, L]` int32, filled with stops after the end, and scores `[B, R]`. Those that
@@ -144,9 +143,15 @@ def beam_search(
     Raises:
       UserError: `hypotheses` or `max_length` is less than 1.
 
-    Example:
-      >>> ids_BRL, scores_BR = beam_search(step, state, start_B, beam=Beam(4, 0.6, 0.0),
-      ...     hypotheses=1, max_length=50, stop=0, covers_BS=None)
+    >>> from recattn_jax.decoding.stepping import Stepped
+    >>> def count(token_B, state):  # 0, 1, 2, 3, 4, 0, 1, ...
+    ...     return Stepped(8.0 * jax.nn.one_hot((token_B + 1) % 5, 5), state, None)
+    >>> ids_BRL, _ = beam_search(
+    ...     count, jnp.zeros(1), jnp.array([0]), beam=Beam(2, 0.6, 0.0), hypotheses=1,
+    ...     max_length=5, stop=4, covers_BS=None,
+    ... )
+    >>> ids_BRL.tolist()
+    [[[1, 2, 3, 4, 4]]]
 
     Reference: Wu et al. 2016, arXiv:1609.08144, section 7.
     """

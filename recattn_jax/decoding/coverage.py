@@ -31,9 +31,15 @@ def watched_decoder_step(model: nn.Module, variables: Any, context: Context) -> 
     Raises:
       UserError: no layer of the decoder looks at the memory.
 
-    Example:
-      >>> step = watched_decoder_step(model, variables, context)
-      >>> looked_BS = step(start_B, None).looked
+    >>> from recattn_jax.layers import CrossAttention, Embed
+    >>> from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+    >>> decoder = SequenceModel(Embed(5, 4), CrossAttention(2), PerStep(5))
+    >>> model, source_BS = EncoderDecoder(Embed(5, 4), decoder), jnp.ones((1, 2), int)
+    >>> variables = model.init(jax.random.key(0), source_BS, source_BS)
+    >>> context = model.apply(variables, source_BS, method="encode")
+    >>> step = watched_decoder_step(model, variables, context)
+    >>> step(jnp.array([0]), None).looked.tolist()
+    [[0.5, 0.5]]
     """
 
     def decode(

@@ -15,9 +15,9 @@ from recattn_jax.decoding.stepping import check_streams, language_model_step, sa
 from recattn_jax.errors import UserError
 from recattn_jax.layers.base import Context, State, zero_state
 
-# One width for every prompt, so a prompt of any length compiles the same program. The last block is
-# filled up with padding, which is no step for any layer.
 PREFILL_BLOCK = 64
+"""Ids of a prompt that are read at a time: one width, so that prompts of any length compile the
+same program. The last block is filled up with padding, which is no step for any layer."""
 
 
 def generate(
@@ -53,10 +53,16 @@ def generate(
     Raises:
       UserError: the model does not stream (raised by the call, before the first id is asked for).
 
-    Example:
-      >>> ids = generate(model, params, tokenizer.encode("To be"), separator=tokenizer.separator,
-      ...                n_tokens=100, sampler=Sampler(0.0, None, None), seed=0,
-      ...                stop_at_separator=False)
+    >>> from recattn_jax.layers import LSTM, Embed
+    >>> from recattn_jax.models import PerStep, SequenceModel
+    >>> model = SequenceModel(Embed(5, 4), LSTM(4), PerStep(5))
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 2), int))
+    >>> ids = generate(
+    ...     model, variables["params"], [3, 1], separator=0, n_tokens=2,
+    ...     sampler=Sampler(0.0, None, None), seed=0, stop_at_separator=False,
+    ... )
+    >>> len(list(ids))
+    2
     """
     _check(model, n_tokens)
     return _stream(model, params, prompt_ids, separator, n_tokens, sampler, seed, stop_at_separator)
@@ -94,10 +100,16 @@ def generate_batch(
     Raises:
       UserError: the model does not stream.
 
-    Example:
-      >>> rows = generate_batch(model, params, [[3, 1], [4]], separator=tokenizer.separator,
-      ...                       n_tokens=100, sampler=Sampler(0.0, None, None), seed=0,
-      ...                       stop_at_separator=True)
+    >>> from recattn_jax.layers import LSTM, Embed
+    >>> from recattn_jax.models import PerStep, SequenceModel
+    >>> model = SequenceModel(Embed(5, 4), LSTM(4), PerStep(5))
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 2), int))
+    >>> rows = generate_batch(
+    ...     model, variables["params"], [[], []], separator=0, n_tokens=2,
+    ...     sampler=Sampler(0.0, None, None), seed=0, stop_at_separator=False,
+    ... )
+    >>> [len(row) for row in rows]
+    [2, 2]
     """
     _check(model, n_tokens)
     if n_tokens == 0 or not prompts:
@@ -181,11 +193,16 @@ def prefill(
       segments_BT: positive document numbers, rising along a row; 0 where a row has not begun.
 
     Returns:
-      The logits after the last id of each row and the state to continue from, of the structure and
-      shapes that every later state has.
+      The logits `[B, V]` after the last id of each row and the state to continue from, of the
+      structure and shapes that every later state has.
 
-    Example:
-      >>> logits_BV, state = prefill(model, variables, ids_BT, np.ones_like(ids_BT))
+    >>> from recattn_jax.layers import LSTM, Embed
+    >>> from recattn_jax.models import PerStep, SequenceModel
+    >>> model = SequenceModel(Embed(5, 4), LSTM(4), PerStep(5))
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 2), int))
+    >>> ids_BT = np.array([[3, 1]])
+    >>> prefill(model, variables, ids_BT, np.ones_like(ids_BT))[0].shape
+    (1, 5)
     """
     batch, length = inputs_BT.shape
     widen = ((0, 0), (0, -length % PREFILL_BLOCK))

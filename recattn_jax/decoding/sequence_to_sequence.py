@@ -58,9 +58,17 @@ def best_translations(
       UserError: the decoder does not stream, a number is out of its range, or there is a coverage
         penalty and no layer of the decoder looks at the source.
 
-    Example:
-      >>> ids_BRL, scores_BR = best_translations(model, variables, source_BS, None, start=0,
-      ...     stop=0, max_length=50, search=Beam(4, 0.6, 0.0), hypotheses=4)
+    >>> from recattn_jax.layers import CrossAttention, Embed
+    >>> from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+    >>> decoder = SequenceModel(Embed(5, 4), CrossAttention(2), PerStep(5))
+    >>> model, source_BS = EncoderDecoder(Embed(5, 4), decoder), jnp.ones((1, 2), int)
+    >>> variables = model.init(jax.random.key(0), source_BS, source_BS)
+    >>> ids_BRL, scores_BR = best_translations(
+    ...     model, variables, source_BS, None, start=0, stop=0, max_length=3,
+    ...     search=Beam(2, 0.6, 0.0), hypotheses=2,
+    ... )
+    >>> ids_BRL.shape, scores_BR.shape
+    ((1, 2, 3), (1, 2))
 
     Reference: Wu et al. 2016, Google's neural machine translation system, arXiv:1609.08144.
     """
@@ -118,9 +126,17 @@ def translate(
     Raises:
       UserError: as `best_translations` does.
 
-    Example:
-      >>> ids_BL = translate(model, variables, source_BS, None, start=0, stop=0, max_length=50,
-      ...                    search=Sampler(0.0, None, None), key=jax.random.key(0))
+    >>> from recattn_jax.layers import CrossAttention, Embed
+    >>> from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+    >>> decoder = SequenceModel(Embed(5, 4), CrossAttention(2), PerStep(5))
+    >>> model, source_BS = EncoderDecoder(Embed(5, 4), decoder), jnp.ones((1, 2), int)
+    >>> variables = model.init(jax.random.key(0), source_BS, source_BS)
+    >>> ids_BL = translate(
+    ...     model, variables, source_BS, None, start=0, stop=0, max_length=3,
+    ...     search=Sampler(0.0, None, None), key=jax.random.key(0),
+    ... )
+    >>> ids_BL.shape
+    (1, 3)
     """
     if isinstance(search, Beam):
         ids_BRL, _ = best_translations(
@@ -160,9 +176,14 @@ class Translator:
       search: a `Sampler` or a `Beam`.
       seed: of a sampler's draws; every call draws the same.
 
-    Example:
-      >>> translator = Translator(0, 0, max_length=50, search=Beam(4, 0.6, 0.0), seed=0)
-      >>> ids_BL = translator(model, variables, source_BS, source_segments_BS)
+    >>> from recattn_jax.layers import CrossAttention, Embed
+    >>> from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+    >>> decoder = SequenceModel(Embed(5, 4), CrossAttention(2), PerStep(5))
+    >>> model, source_BS = EncoderDecoder(Embed(5, 4), decoder), jnp.ones((1, 2), int)
+    >>> variables = model.init(jax.random.key(0), source_BS, source_BS)
+    >>> translator = Translator(0, 0, max_length=3, search=Sampler(0.0, None, None), seed=0)
+    >>> translator(model, variables, source_BS, None).shape
+    (1, 3)
     """
 
     start: int

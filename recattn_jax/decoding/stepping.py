@@ -22,6 +22,8 @@ class Stepped(NamedTuple):
       state: the state after the step, of the structure of the state before it.
       looked: `[B, S]`, how much of this step's attention each position of the memory got, a sum of
         1 a row; None where nobody asked.
+
+    >>> stepped = Stepped(logits=jnp.zeros((2, 5)), state=(), looked=None)
     """
 
     logits: Float[Array, "B V"]
@@ -31,7 +33,13 @@ class Stepped(NamedTuple):
 
 @runtime_checkable  # so that the checked annotations of the tests can ask
 class Step(Protocol):
-    """A model, its variables and its side inputs bound: one symbol a row in, logits out."""
+    """A model, its variables and its side inputs bound: one symbol a row in, logits out.
+
+    >>> def count(token_B, state):  # 0, 1, 2, 3, 4, 0, 1, ...
+    ...     return Stepped(8.0 * jax.nn.one_hot((token_B + 1) % 5, 5), token_B, None)
+    >>> isinstance(count, Step)
+    True
+    """
 
     def __call__(self, token_B: Int[Array, "B"], state: State | None) -> Stepped:
         """Reads one symbol a row.
@@ -58,8 +66,13 @@ def language_model_step(model: nn.Module, variables: Any, separator: int) -> Ste
       A step whose state is the pair of the model's state and `segment_B`, the number of the
       document that each row is in.
 
-    Example:
-      >>> step = language_model_step(model, variables, tokenizer.separator)
+    >>> from recattn_jax.layers import LSTM, Embed
+    >>> from recattn_jax.models import PerStep, SequenceModel
+    >>> model = SequenceModel(Embed(5, 4), LSTM(4), PerStep(5))
+    >>> variables = model.init(jax.random.key(0), jnp.ones((1, 2), int))
+    >>> step = language_model_step(model, variables, separator=0)
+    >>> step(jnp.array([0]), None).logits.shape
+    (1, 5)
     """
 
     def step(token_B: Int[Array, "B"], state: State | None) -> Stepped:
@@ -83,9 +96,14 @@ def decoder_step(model: nn.Module, variables: Any, context: Context) -> Step:
     Returns:
       A step whose state is the decoder's.
 
-    Example:
-      >>> context = model.apply(variables, source_BS, method="encode")
-      >>> step = decoder_step(model, variables, context)
+    >>> from recattn_jax.layers import CrossAttention, Embed
+    >>> from recattn_jax.models import EncoderDecoder, PerStep, SequenceModel
+    >>> decoder = SequenceModel(Embed(5, 4), CrossAttention(2), PerStep(5))
+    >>> model, source_BS = EncoderDecoder(Embed(5, 4), decoder), jnp.ones((1, 2), int)
+    >>> variables = model.init(jax.random.key(0), source_BS, source_BS)
+    >>> context = model.apply(variables, source_BS, method="encode")
+    >>> decoder_step(model, variables, context)(jnp.array([0]), None).logits.shape
+    (1, 5)
     """
 
     def step(token_B: Int[Array, "B"], state: State | None) -> Stepped:
@@ -106,8 +124,10 @@ def fresh_state(step: Step, token_B: Int[Array, "B"]) -> State:
     Returns:
       A pytree of zeros.
 
-    Example:
-      >>> state = fresh_state(step, start_B)
+    >>> def count(token_B, state):  # 0, 1, 2, 3, 4, 0, 1, ...
+    ...     return Stepped(8.0 * jax.nn.one_hot((token_B + 1) % 5, 5), token_B, None)
+    >>> fresh_state(count, jnp.array([3])).tolist()
+    [0]
     """
     shapes = jax.eval_shape(lambda token_B: step(token_B, None).state, token_B)
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
@@ -123,8 +143,8 @@ def repeat_rows(tree: Tree, times: int) -> Tree:
     Returns:
       The tree with `times` as many rows in every leaf.
 
-    Example:
-      >>> context = repeat_rows(context, beams)
+    >>> repeat_rows(jnp.array([7, 8]), 2).tolist()
+    [7, 7, 8, 8]
     """
     return map_batch(lambda leaf: jnp.repeat(leaf, times, axis=0), tree)
 
@@ -153,9 +173,12 @@ def sample(
     Returns:
       `[B, L]` int32 symbols: the stop and, after it, nothing but stops.
 
-    Example:
-      >>> ids_BL = sample(step, fresh_state(step, start_B), start_B, max_length=50, stop=0,
-      ...                 sampler=Sampler(0.0, None, None), key=jax.random.key(0))
+    >>> def count(token_B, state):  # 0, 1, 2, 3, 4, 0, 1, ...
+    ...     return Stepped(8.0 * jax.nn.one_hot((token_B + 1) % 5, 5), token_B, None)
+    >>> start_B, sampler = jnp.array([0, 2]), Sampler(0.0, None, None)
+    >>> key, state = jax.random.key(0), fresh_state(count, start_B)
+    >>> sample(count, state, start_B, sampler=sampler, key=key, max_length=4, stop=4).tolist()
+    [[1, 2, 3, 4], [3, 4, 4, 4]]
     """
     check_length(max_length)
     nothing = 0 if stop is None else stop
@@ -189,8 +212,8 @@ def check_streams(model: nn.Module) -> None:
     Raises:
       UserError: the model does not stream.
 
-    Example:
-      >>> check_streams(model)
+    >>> from recattn_jax.layers import LSTM
+    >>> check_streams(LSTM(4))
     """
     if not model.streams:
         raise UserError(
@@ -209,8 +232,7 @@ def check_length(max_length: int) -> None:
     Raises:
       UserError: there may be none.
 
-    Example:
-      >>> check_length(1)
+    >>> check_length(1)
     """
     if max_length < 1:
         raise UserError(f"max_length must be at least 1; got {max_length}")

@@ -41,7 +41,7 @@ def rnn_to(params: Mapping[str, Any]) -> list[np.ndarray]:
       params: ours.
 
     Returns:
-      `kernel`, `recurrent_kernel`, `bias`.
+      `kernel [D, H]`, `recurrent_kernel [H, H]`, `bias [H]`.
 
     Raises:
       ValueError: naming a key that is missing, unknown or of the wrong shape.
@@ -78,7 +78,7 @@ def lstm_to(params: Mapping[str, Any]) -> list[np.ndarray]:
       params: ours.
 
     Returns:
-      `kernel`, `recurrent_kernel`, `bias`.
+      `kernel [D, 4 H]`, `recurrent_kernel [H, 4 H]`, `bias [4 H]`.
 
     Raises:
       ValueError: naming a key that is missing, unknown or of the wrong shape.
@@ -121,7 +121,8 @@ def gru_to(params: Mapping[str, Any], reset_after: bool = True) -> list[np.ndarr
       reset_after: that of the layer.
 
     Returns:
-      `kernel`, `recurrent_kernel`, `bias`; in r and z the recurrent bias is zeros.
+      `kernel [D, 3 H]`, `recurrent_kernel [H, 3 H]` and `bias`, `[2, 3 H]` with `reset_after`, else
+      `[3 H]`; in r and z the recurrent bias is zeros.
 
     Raises:
       ValueError: naming a key that is missing, unknown or of the wrong shape.
@@ -169,7 +170,8 @@ def attention_to(params: Mapping[str, Any]) -> list[np.ndarray]:
       params: ours, with as many heads of keys and values as of queries.
 
     Returns:
-      The kernel and, where there is one, the bias of the query, key, value and output.
+      The kernel and, where there is one, the bias of the query, key and value, `[D, H, K]` and `[H,
+      K]`, and of the output, `[H, K, D]` and `[D]`.
 
     Raises:
       ValueError: naming a key that is missing, unknown or of the wrong shape.

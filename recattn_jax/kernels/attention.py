@@ -24,14 +24,29 @@ LEAST_BLOCK = 128
 
 
 class Marks(NamedTuple):
-    """Where steps stand: their document and their position in it, both `[B, T]`."""
+    """Where steps stand.
+
+    Attributes:
+      segments: `[B, T]`, the document of each step; 0 is padding.
+      positions: `[B, T]`, the place of each step in its document, from 0.
+
+    >>> marks = Marks(jnp.array([[1, 1, 2]]), jnp.array([[0, 1, 0]]))
+    """
 
     segments: Int[Array, "B T"]
     positions: Int[Array, "B T"]
 
 
 class Reach(NamedTuple):
-    """How far a step looks: not past itself where causal, and less than `window` steps away."""
+    """How far a step looks.
+
+    Attributes:
+      causal: whether steps after its own are hidden.
+      window: it looks at steps less than this far away; None for all.
+
+    >>> Reach(causal=True, window=None)
+    Reach(causal=True, window=None)
+    """
 
     causal: bool
     window: int | None
@@ -108,6 +123,8 @@ class Scoring(NamedTuple):
         added to the scores, `[B, H, T, S]`; None for nothing.
       sinks: `[H]`, a score for each head that only stands in the softmax's denominator; None for
         none.
+
+    >>> near = Scoring(bias=lambda distance_BTS: -jnp.abs(distance_BTS[:, None]))
     """
 
     compare: Callable[[Array, Array], Array] = scaled_dot_scores
@@ -116,7 +133,16 @@ class Scoring(NamedTuple):
 
 
 class Attended(NamedTuple):
-    """What attention gives: mixed values `[B, T, H, V]` and the weights they were mixed with."""
+    """What attention gives.
+
+    Attributes:
+      mixed: `[B, T, H, V]`, weighted means of the values.
+      weights: `[B, H, T, S]`, what they were weighted with; see `windowed_attention` for its
+        blocks.
+
+    >>> q = jnp.ones((1, 3, 2, 4))
+    >>> mixed, weights = attend(q, q, q, None)
+    """
 
     mixed: Array
     weights: Array

@@ -6,10 +6,13 @@ import jax
 
 
 def backend() -> str:
-    """The kind of device that programs are made for: "cpu", "gpu" or "tpu".
+    """The kind of device that programs are made for.
 
     It is that of the mesh in use, so that a program may be compiled for devices that are not here,
     or else that of jax.
+
+    Returns:
+      "cpu", "gpu" or "tpu".
 
     >>> backend() in ("cpu", "gpu", "tpu")
     True
@@ -19,7 +22,10 @@ def backend() -> str:
 
 
 def one_cpu() -> bool:
-    """Whether programs are made for a CPU and arrays are whole: no mesh has cut them.
+    """Whether one CPU runs the programs, on arrays that are whole.
+
+    Returns:
+      True where programs are made for a CPU and no mesh cuts the arrays.
 
     >>> one_cpu()
     True

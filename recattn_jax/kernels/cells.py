@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels.products import add_bias, affine, product, split_gates
+from recattn_jax.kernels.norms import normalize, normalize_gates, normed_affine
+from recattn_jax.kernels.products import affine, product, split_gates
 from recattn_jax.kernels.recurrence import Carry, Cell
 from recattn_jax.shapes import Array, Float
 
@@ -49,6 +50,8 @@ class LSTMWeights(NamedTuple):
       cell_scale: `[H]`, scale of the normalised c.
       cell_shift: `[H]`, its shift.
       projection: `[H, P]`, from `sigmoid(o) tanh(c)` to h.
+
+    >>> weights = LSTMWeights(peepholes=jnp.zeros((3, 2)))
     """
 
     peepholes: Float[Array, "3 H"] | None = None
@@ -91,7 +94,20 @@ def advance_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights())
 
 
 def view_lstm(carry: Carry, gates: Any, weights: LSTMWeights = LSTMWeights()) -> dict[str, Array]:
-    """The gates of `advance_lstm` as they act, `[B, H]` each: input, forget, candidate, output."""
+    """The gates of `advance_lstm` as they act.
+
+    Args:
+      carry: as for `advance_lstm`, like all that follow.
+      gates: `[B, 4, H]`, or a pair.
+      weights: peepholes, layer norm and projection.
+
+    Returns:
+      `[B, H]` each: input, forget, candidate, output.
+
+    >>> gates = view_lstm((jnp.zeros((1, 2)), jnp.zeros((1, 2))), jnp.zeros((1, 4, 2)))
+    >>> gates["forget"].tolist()
+    [[0.5, 0.5]]
+    """
     return _lstm_step(carry, gates, weights).gates
 
 
@@ -139,7 +155,18 @@ def advance_gru(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
 
 
 def view_gru(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> dict[str, Array]:
-    """The gates of `advance_gru` as they act, `[B, H]` each: reset, update, candidate."""
+    """The gates of `advance_gru` as they act.
+
+    Args:
+      carry: `(h,)`, `[B, H]`.
+      gates_BGH: r, z, n of the inputs and n of the recurrent product, `[B, 4, H]`.
+
+    Returns:
+      `[B, H]` each: reset, update, candidate.
+
+    >>> view_gru((jnp.zeros((1, 2)),), jnp.zeros((1, 4, 2)))["update"].tolist()
+    [[0.5, 0.5]]
+    """
     del carry
     r, z, n, recurrent = split_gates(gates_BGH)
     r = jax.nn.sigmoid(r)
@@ -171,7 +198,20 @@ def advance_gru_normed(
 def view_gru_normed(
     carry: Carry, gates: tuple[Array, Array], scale_GH: Float[Array, "3 H"]
 ) -> dict[str, Array]:
-    """The gates of `advance_gru_normed` as they act; see `view_gru`."""
+    """The gates of `advance_gru_normed` as they act.
+
+    Args:
+      carry: `(h,)`, `[B, H]`.
+      gates: what the inputs gave `[B, 4, H]`, and the recurrent product `[B, 3, H]`.
+      scale_GH: `[3, H]`, scale of the normalised product.
+
+    Returns:
+      `[B, H]` each: reset, update, candidate.
+
+    >>> gates = jnp.zeros((1, 4, 2)), jnp.zeros((1, 3, 2))
+    >>> view_gru_normed((jnp.zeros((1, 2)),), gates, jnp.ones((3, 2)))["reset"].tolist()
+    [[0.5, 0.5]]
+    """
     projected, recurrent = gates
     recurrent = normalize_gates(recurrent, scale_GH, groups=(2, 1))
     return view_gru(carry, _merge_gru(projected, recurrent))
@@ -212,7 +252,21 @@ def view_gru_reset_before(
     candidate_kernel: Float[Array, "H H"],
     scale_GH: Float[Array, "3 H"] | None = None,
 ) -> dict[str, Array]:
-    """The gates of `advance_gru_reset_before` as they act; see `view_gru`."""
+    """The gates of `advance_gru_reset_before` as they act.
+
+    Args:
+      carry: `(h,)`, `[B, H]`.
+      gates: as for `advance_gru_reset_before`, `[B, 3, H]` and what h is multiplied by, or None.
+      candidate_kernel: U_n, `[H, H]`.
+      scale_GH: `[3, H]`, scales of layer norm; None for none.
+
+    Returns:
+      `[B, H]` each: reset, update, candidate.
+
+    >>> gates = (jnp.zeros((1, 3, 2)), None)
+    >>> view_gru_reset_before((jnp.zeros((1, 2)),), gates, jnp.ones((2, 2)))["reset"].tolist()
+    [[0.5, 0.5]]
+    """
     merged, drop = gates
     if scale_GH is not None:
         projected, recurrent = merged
@@ -227,71 +281,6 @@ def view_gru_reset_before(
         recurrent_BGH = normalize_gates(recurrent_BGH, scale_GH[2:])
     candidate = jnp.tanh(n + recurrent_BGH[:, 0])
     return {"reset": r, "update": jax.nn.sigmoid(z), "candidate": candidate}
-
-
-def normalize(x: Float[Array, "..."], axis: int | tuple[int, ...]) -> Float[Array, "..."]:
-    """Subtracts the mean and divides by the standard deviation (its square plus 1e-6).
-
-    Args:
-      x: any array, float32 or wider.
-      axis: over which mean and variance are taken.
-
-    Returns:
-      An array of the shape of x.
-
-    >>> normalize(jnp.array([1.0, 3.0]), -1).round(3).tolist()
-    [-1.0, 1.0]
-
-    Ba et al., Layer normalization, 2016, arXiv:1607.06450.
-    """
-    centred = x - jnp.mean(x, axis, keepdims=True)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred), axis, keepdims=True) + 1e-6)
-
-
-def normalize_gates(
-    gates: Float[Array, "... G H"],
-    scale_GH: Float[Array, "G H"],
-    groups: tuple[int, ...] | None = None,
-) -> Float[Array, "... G H"]:
-    """Layer norm of a product: each group of gates has one mean and one variance, over its units.
-
-    Args:
-      gates: `[..., G, H]`.
-      scale_GH: `[G, H]`.
-      groups: how many gates each group has, in order; None for one group.
-
-    Returns:
-      `[..., G, H]`.
-
-    >>> normalize_gates(jnp.ones((5, 3, 2)), jnp.ones((3, 2)), groups=(2, 1)).shape
-    (5, 3, 2)
-    """
-    cuts = [sum(groups[: n + 1]) for n in range(len(groups) - 1)] if groups else []
-    parts = [normalize(part, (-2, -1)) for part in jnp.split(gates, cuts, axis=-2)]
-    scale = jnp.reshape(scale_GH.astype(gates.dtype), (1,) * (gates.ndim - 2) + scale_GH.shape)
-    return jnp.concatenate(parts, axis=-2) * scale
-
-
-@functools.cache
-def normed_affine(groups: tuple[int, ...] | None = None) -> Callable[[Any, Array], Array]:
-    """Projects inputs to gates with layer norm, `norm(x W) scale + b`.
-
-    Args:
-      groups: as in `normalize_gates`.
-
-    Returns:
-      A function of `(input_kernel [D, G, H], bias [G, H], scale [G, H])` and x.
-
-    >>> weights = jnp.ones((2, 4, 3)), jnp.zeros((4, 3)), jnp.ones((4, 3))
-    >>> normed_affine()(weights, jnp.ones((5, 2))).shape
-    (5, 4, 3)
-    """
-
-    def project(weights: tuple[Array, Array, Array], x: Array) -> Array:
-        kernel_DGH, bias_GH, scale_GH = weights
-        return add_bias(normalize_gates(product(x, kernel_DGH), scale_GH, groups), bias_GH)
-
-    return project
 
 
 @functools.cache

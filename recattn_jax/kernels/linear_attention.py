@@ -29,6 +29,8 @@ class Carry(NamedTuple):
       memory: S, `[B, H, K, V]`.
       normalizer: n, `[B, H, K]`.
       stabilizer: m, `[B, H]`, at least 0.
+
+    >>> nothing = Carry(jnp.zeros((1, 2, 4, 3)), jnp.zeros((1, 2, 4)), jnp.zeros((1, 2)))
     """
 
     memory: Float[Array, "B H K V"]
@@ -43,6 +45,9 @@ class Answers(NamedTuple):
       numerator: `q_t^T S_t`, `[B, T, H, V]`.
       denominator: `q_t^T n_t`, `[B, T, H]`.
       stabilizer: m_t, `[B, T, H]`, at least 0.
+
+    >>> answers = Answers(jnp.ones((1, 5, 2, 3)), jnp.ones((1, 5, 2)), jnp.zeros((1, 5, 2)))
+    >>> y_BTHV = answers.numerator / answers.denominator[..., None]
     """
 
     numerator: Float[Array, "B T H V"]

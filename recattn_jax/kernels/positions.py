@@ -19,7 +19,8 @@ def rotary(x: Heads, positions: Int[Array, "B T"], base: float) -> Heads:
       base: wavelengths grow geometrically from 2 pi to nearly 2 pi times this, in steps.
 
     Returns:
-      The rotated array, in x's dtype; angles are computed in float32 (in float64 for such an x).
+      `[B, T, H, K]`, rotated, in x's dtype; angles are computed in float32 (in float64 for such an
+      x).
 
     Raises:
       ValueError: if K is odd.
@@ -103,13 +104,13 @@ def relative_buckets(
     buckets is for keys at or before the query and the second half for keys after it.
 
     Args:
-      distance: the position of the query less that of the key, in steps.
+      distance: `[...]`, the position of the query less that of the key, in steps.
       buckets: how many there are; even where attention looks both ways.
       longest: all distances from here on share the last bucket.
       causal: whether keys after the query are never seen; they share the bucket of distance 0.
 
     Returns:
-      Numbers from 0 to `buckets - 1`.
+      `[...]`, numbers from 0 to `buckets - 1`.
 
     >>> relative_buckets(jnp.array([-9, 0, 3, 9, 999]), 8, 16, causal=True).tolist()
     [0, 0, 3, 6, 7]

@@ -156,7 +156,7 @@ def split_gates(gates_BGH: Float[Array, "B G H"]) -> tuple[Float[Array, "B H"], 
       gates_BGH: `[B, G, H]`.
 
     Returns:
-      G arrays. `jax.jvp` through it raises; `grad` and `vmap` work.
+      G arrays `[B, H]`. `jax.jvp` through it raises; `grad` and `vmap` work.
 
     >>> [gate.shape for gate in split_gates(jnp.ones((5, 2, 3)))]
     [(5, 3), (5, 3)]
@@ -201,6 +201,10 @@ class RecurrentProducts(NamedTuple):
     Attributes:
       forward: hidden states `[B, P]` to gates `[B, G, H]`, `h U`.
       transposed: cotangents of gates `[B, G, H]` to those of hidden states `[B, P]`.
+
+    >>> products = recurrent_products(jnp.ones((2, 4, 2)), steps=7)
+    >>> products.forward(jnp.ones((5, 2))).shape
+    (5, 4, 2)
     """
 
     forward: Callable[[Array], Array]
@@ -273,10 +277,10 @@ def kernel_gradient(
     Args:
       x: `[..., P]`; for a kernel of heads `[T, B, N K]`.
       d_y: cotangent of the product, `[..., H]` or `[..., G, H]`; `[T, B, G, N K]`.
-      kernel: for its shape and dtype.
+      kernel: for its shape and dtype, `[P, H]`, `[P, G, H]` or `[N, K, G, K]`.
 
     Returns:
-      An array like the kernel.
+      `[P, H]`, `[P, G, H]` or `[N, K, G, K]`, as the kernel is.
 
     >>> kernel_gradient(jnp.ones((7, 5, 2)), jnp.ones((7, 5, 4, 3)), jnp.ones((2, 4, 3))).shape
     (2, 4, 3)

@@ -54,12 +54,12 @@ def write(at: Array, all_TB: Array, apart: Any) -> Array:
     """Writes the cotangents of one step, as a pullback gives them, to their place.
 
     Args:
-      at: which step.
+      at: which step, `[]`.
       all_TB: gates `[T, B, G, H]`, or another array `[T, B, ...]`.
       apart: G arrays `[B, H]`, or an array `[B, ...]`.
 
     Returns:
-      An array like `all_TB`; inside a loop it is written in place.
+      `[T, B, ...]`, as `all_TB`; inside a loop it is written in place.
 
     >>> new = jnp.ones((1, 1)), jnp.ones((1, 1))
     >>> write(jnp.array(1), jnp.zeros((3, 1, 2, 1)), new).sum((1, 2, 3)).tolist()

@@ -42,6 +42,16 @@ class Cell(NamedTuple):
 
     Its functions should be module-level ones, or come from a cached factory: compiled programs are
     found again by their identity. What `project` takes, and gates, may be any pytree of arrays.
+
+    Attributes:
+      project: from `(weights, x)` to what the inputs give to the gates, of all steps at once.
+      merge: from `(projected, h U)` to the gates, elementwise and linear.
+      advance: from `(carry, gates, *step_weights)` to the next carry.
+      view: of the arguments of `advance`, the gates as they act, by name, for whoever looks inside;
+        None of a cell without.
+
+    >>> from recattn_jax.kernels.products import affine
+    >>> cell = Cell(affine, jnp.add, lambda carry, gates: (jnp.tanh(gates[:, 0]),))
     """
 
     project: Callable[[Weights, Any], Any]
@@ -94,11 +104,11 @@ def scan_cell(
       The hidden states `[B, T, P]` in the dtype of the carry (unspecified at padding), and the last
       carry.
 
+    >>> from recattn_jax.kernels.products import affine
     >>> cell = Cell(affine, jnp.add, lambda carry, gates: (jnp.tanh(gates[:, 0]),))
     >>> weights = jnp.ones((3, 1, 2)), jnp.zeros((1, 2))
     >>> x, carry = jnp.ones((5, 7, 3)), (jnp.zeros((5, 2)),)
-    >>> h, _ = scan_cell(cell, weights, jnp.ones((2, 1, 2)), x, carry)
-    >>> h.shape
+    >>> scan_cell(cell, weights, jnp.ones((2, 1, 2)), x, carry)[0].shape
     (5, 7, 2)
     """
     block = BLOCK if block is None else block

@@ -74,6 +74,13 @@ def dot_scores(
 def scaled_dot_scores(queries: Heads, keys: Float[Array, "B S G K"]) -> Float[Array, "B H T S"]:
     """Compares queries and keys by `q_t . k_s / sqrt(K)`; see `dot_scores`.
 
+    Args:
+      queries: `[B, T, H, K]`; H is a multiple of G.
+      keys: `[B, S, G, K]`.
+
+    Returns:
+      `[B, H, T, S]`, float32 or wider.
+
     >>> scaled_dot_scores(jnp.ones((1, 1, 1, 4)), jnp.ones((1, 1, 1, 4))).tolist()
     [[[[2.0]]]]
 

@@ -20,6 +20,10 @@ class Steps(NamedTuple):
       starts: `[B, T]`, true where the carry is set to zeros before the step; None for nowhere.
       keep: `[B, T]`, false at padding, where the carry stays as it is; None for no padding.
       segment: `[B]`, the last real number after all steps.
+
+    >>> _, steps = follow_documents(jnp.ones((1, 2)), jnp.array([1]), jnp.array([[1, 0, 2]]))
+    >>> steps.starts.tolist(), steps.keep.tolist(), steps.segment.tolist()
+    ([[False, False, True]], [[True, False, True]], [2])
     """
 
     starts: Mask | None
@@ -34,7 +38,7 @@ def follow_documents(
 
     Args:
       carry: arrays `[B, ...]`, what an earlier call left; zeros for nothing.
-      before_B: the last real number of what came earlier in the stream, 0 for nothing.
+      before_B: `[B]`, the last real number of what came earlier in the stream, 0 for nothing.
       segments_BT: segment numbers `[B, T]`, 0 for padding; None for ones.
 
     Returns:
@@ -62,7 +66,7 @@ def last_segments(
 
     Args:
       segments_BT: segment numbers `[B, T]`, 0 for padding.
-      last_B: the last real number of what came earlier in the stream, 0 for nothing.
+      last_B: `[B]`, the last real number of what came earlier in the stream, 0 for nothing.
 
     Returns:
       `[B, T]`, the last real number strictly before each step, and `[B]`, after the last step.
@@ -85,7 +89,7 @@ def document_starts(
 
     Args:
       segments_BT: segment numbers `[B, T]`, 0 for padding.
-      last_B: the last real number of what came earlier in the stream, 0 for nothing.
+      last_B: `[B]`, the last real number of what came earlier in the stream, 0 for nothing.
 
     Returns:
       `[B, T]`, true at the first step of each document but the stream's first, which finds the
@@ -105,15 +109,16 @@ def document_positions(
 
     Args:
       segments_BT: segment numbers `[B, T]`, 0 for padding, which is not counted.
-      starts_BT: true at the first step of each document, from `document_starts`.
-      position_B: steps of the current document that came earlier in the stream.
+      starts_BT: `[B, T]`, true at the first step of each document, from `document_starts`.
+      position_B: `[B]`, steps of the current document that came earlier in the stream.
 
     Returns:
       `[B, T]`, the position of each real step in its document (0 is its first); at padding, that
       of the real step before.
 
-    >>> document_positions(jnp.array([[1, 1, 2]]), jnp.array([[0, 0, 1]]) > 0, jnp.array([5]))
-    Array([[5, 6, 0]], dtype=int32)
+    >>> starts = jnp.array([[False, False, True]])
+    >>> document_positions(jnp.array([[1, 1, 2]]), starts, jnp.array([5])).tolist()
+    [[5, 6, 0]]
     """
     count_BT = jnp.cumsum(segments_BT > 0, axis=1)
     # Steps counted before the current document began; negative where it began in an earlier call.
@@ -130,6 +135,10 @@ class Places(NamedTuple):
       positions: `[B, T]`, real steps of the document before each step.
       segment: `[B]`, the last real number after all steps.
       position: `[B]`, real steps of that document so far.
+
+    >>> places = follow_positions(None, 3, jnp.array([0]), jnp.array([0]))
+    >>> places.positions.tolist(), places.position.tolist()
+    ([[0, 1, 2]], [3])
     """
 
     segments: Segments
@@ -149,8 +158,8 @@ def follow_positions(
     Args:
       segments_BT: segment numbers `[B, T]`, 0 for padding; None for ones.
       length: T.
-      before_B: the last real number of what came earlier in the stream, 0 for nothing.
-      position_B: real steps of that document so far.
+      before_B: `[B]`, the last real number of what came earlier in the stream, 0 for nothing.
+      position_B: `[B]`, real steps of that document so far.
 
     Returns:
       Where the steps stand, and the stream after them.
@@ -190,7 +199,7 @@ def take_steps(x_BT: Array, steps_BN: Int[Array, "B N"]) -> Array:
 
     Args:
       x_BT: `[B, T, ...]`.
-      steps_BN: indices of steps, each from 0 to T - 1.
+      steps_BN: `[B, N]`, indices of steps, each from 0 to T - 1.
 
     Returns:
       `[B, N, ...]`.

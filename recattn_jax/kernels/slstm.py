@@ -37,7 +37,19 @@ def advance_slstm(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> Carry:
 
 
 def view_slstm(carry: Carry, gates_BGH: Float[Array, "B 4 H"]) -> dict[str, Array]:
-    """The gates of `advance_slstm` as they act, `[B, H]` each: input, forget, candidate, output."""
+    """The gates of `advance_slstm` as they act.
+
+    Args:
+      carry: `(h, c, n, m)`, each `[B, H]`.
+      gates_BGH: i, f, z, o, `[B, 4, H]`.
+
+    Returns:
+      `[B, H]` each: input, forget, candidate, output; i' and f' are in units of `e^m'`.
+
+    >>> gates = view_slstm((jnp.zeros((1, 2)),) * 4, jnp.zeros((1, 4, 2)))
+    >>> gates["output"].tolist()
+    [[0.5, 0.5]]
+    """
     return _slstm_gates(carry, gates_BGH)[0]
 
 

@@ -21,20 +21,20 @@ def log_mel(
     `M_f` are triangles, evenly spaced in `mel = 1127 ln(1 + hertz / 700)` from 0 to half the rate.
 
     Args:
-        waves: samples, -1 to 1, no fewer than a window of them.
+        waves: `[B, N]`, samples, -1 to 1, no fewer than a window of them.
         rate: of samples, in hertz.
         window: samples of a frame.
         hop: samples from the start of a frame to the start of the next one.
         bands: F; with too many, the lowest have no frequency of their own, and stay silent.
 
     Returns:
-        T = 1 + (N - window) // hop frames; what is left at the end is not in any.
+        `[B, T, F]`, T = 1 + (N - window) // hop frames; what is left at the end is not in any.
 
     Raises:
         ValueError: if there are fewer samples than a window.
 
-    Example:
-        log_mel(jnp.zeros((1, 8000)), rate=8000, window=200, hop=80, bands=40).shape  # (1, 98, 40)
+    >>> log_mel(jnp.zeros((1, 800)), rate=8000, window=200, hop=80, bands=40).shape
+    (1, 8, 40)
 
     Davis and Mermelstein, Comparison of parametric representations for monosyllabic word
     recognition, 1980.
@@ -60,10 +60,10 @@ def mel_bands(rate: int, bins: int, bands: int) -> Float[np.ndarray, "K F"]:
         bands: F.
 
     Returns:
-        Weights, 0 to 1; a frequency lies in two bands at most, and 0 hertz in none.
+        `[K, F]`, weights, 0 to 1; a frequency lies in two bands at most, and 0 hertz in none.
 
-    Example:
-        mel_bands(rate=8000, bins=101, bands=40).shape     # (101, 40)
+    >>> mel_bands(rate=8000, bins=101, bands=40).shape
+    (101, 40)
     """
     top = rate / 2
     mel_K = 1127 * np.log1p(np.linspace(0, top, bins) / 700)

@@ -18,6 +18,9 @@ class Traced(NamedTuple):
       carry: the last carry.
       carries: after each step, arrays `[B, T, ...]`.
       gates: by name, arrays `[B, T, H]`, as `Cell.view` gives them; {} of a cell without.
+
+    >>> traced = trace_cell(cell, weights, recurrent_kernel, x, carry)  # doctest: +SKIP
+    >>> traced.gates["forget"]  # doctest: +SKIP
     """
 
     hidden: Array

@@ -53,7 +53,8 @@ from recattn_jax.layers.positions import (
     Rotary,
     SinusoidalPositions,
 )
-from recattn_jax.layers.recurrent import GRU, LSTM, RNN, Recurrent, RecurrentState
+from recattn_jax.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from recattn_jax.layers.recurrent_state import RecurrentState
 from recattn_jax.layers.scores import Additive, Cosine, Dot, General, ScaledDot, Score
 from recattn_jax.layers.time import (
     Bidirectional,

@@ -143,6 +143,12 @@ class AttentionState:
       segments: `[B, W]`, the document of each slot; 0 is empty.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
       position: `[B]`, steps of that document so far.
+
+    >>> layer = SelfAttention(heads=2, window=3)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.keys.shape
+    (2, 3, 2, 4)
     """
 
     __no_type_check__ = True

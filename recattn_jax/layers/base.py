@@ -95,7 +95,14 @@ class Context(struct.PyTreeNode):
 
 @struct.dataclass
 class Stacked:
-    """The state of a repeated layer: the depth comes before the batch in every leaf."""
+    """The state of a repeated layer: the depth comes before the batch in every leaf.
+
+    Attributes:
+      layers: a state whose leaves are `[N, B, ...]`, of N layers.
+
+    >>> map_batch(lambda leaf: leaf[:1], Stacked(jnp.ones((4, 2, 3)))).layers.shape
+    (4, 1, 3)
+    """
 
     __no_type_check__ = True
 
@@ -124,6 +131,16 @@ class SequenceLayer(nn.Module):
 
     Randomness is the presence of an rng stream: `dropout` is drawn for each call and `variational`
     is the same over time; without them nothing is random, and no layer has a `train` flag.
+
+    >>> class Shift(SequenceLayer):
+    ...     streams = True
+    ...
+    ...     def forward(self, x, state, context):
+    ...         last = jnp.zeros_like(x[:, :1]) if state is None else state
+    ...         return jnp.concatenate([last, x[:, :-1]], axis=1), x[:, -1:]
+    >>> y, state = Shift().apply({}, jnp.array([[[1.0], [2.0]]]))
+    >>> y.tolist(), state.tolist()
+    ([[[0.0], [1.0]]], [[[2.0]]])
     """
 
     accepts: ClassVar[tuple[Any, ...]] = (jnp.floating,)
@@ -212,6 +229,16 @@ class Combinator(SequenceLayer):
     """The template of layers made of layers (abstract); subclasses write `forward`.
 
     It streams where its parts do, prepares them all, and refuses one instance in two places.
+
+    >>> from recattn_jax.layers import Identity
+    >>> class Twice(Combinator):
+    ...     layer: SequenceLayer
+    ...
+    ...     def forward(self, x, state, context):
+    ...         y, state = self.layer(x, state, context)
+    ...         return 2 * y, state
+    >>> Twice(Identity()).streams
+    True
     """
 
     # Its parts have the last word.

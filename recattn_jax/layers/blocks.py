@@ -30,6 +30,14 @@ class BlockState:
       recent: `[B, block, E]`, the last steps as the writer sees them, the newest last.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
       position: `[B]`, steps of that document so far.
+
+    >>> from recattn_jax.layers import CrossAttention, Residual, add
+    >>> layer = BlockRecurrent(Residual(CrossAttention(2)), CrossAttention(2), add, 3, block=4)
+    >>> import jax
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.slots.shape
+    (2, 3, 8)
     """
 
     __no_type_check__ = True
@@ -72,7 +80,7 @@ class BlockRecurrent(Combinator):
       ValueError: if `slots` or `block` is less than 1, the reader does not stream, or the slots
         change their shape.
 
-    >>> from recattn_jax.layers import CrossAttention, Residual, SelfAttention, Serial
+    >>> from recattn_jax.layers import CrossAttention, FixedGate, Residual, SelfAttention, Serial
     >>> reader = Serial((Residual(SelfAttention(2, window=16)), Residual(CrossAttention(2))))
     >>> layer = BlockRecurrent(reader, CrossAttention(2), FixedGate(), slots=4, block=16)
 

@@ -22,10 +22,10 @@ def add(outputs: Sequence[Array]) -> Array:
     """Adds the outputs of parallel layers.
 
     Args:
-      outputs: arrays of one shape.
+      outputs: arrays of one shape, `[B, T, D]`.
 
     Returns:
-      Their sum.
+      Their sum, `[B, T, D]`.
 
     Raises:
       ValueError: if the shapes differ: a width of one would be spread over the others in silence.
@@ -56,10 +56,10 @@ def multiply(outputs: Sequence[Array]) -> Array:
     """Multiplies the outputs of parallel layers, entry by entry: one gates the other.
 
     Args:
-      outputs: arrays of one shape.
+      outputs: arrays of one shape, `[B, T, D]`.
 
     Returns:
-      Their product.
+      Their product, `[B, T, D]`.
 
     Raises:
       ValueError: if the shapes differ.

@@ -16,6 +16,12 @@ class ConvolutionState:
     Attributes:
       past: `[B, W - 1, D]`, the last inputs of the document, zero where there were none.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
+
+    >>> layer = CausalConvolution(width=4)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.past.shape
+    (2, 3, 8)
     """
 
     __no_type_check__ = True

@@ -94,6 +94,12 @@ class LocationState:
       weights: `[B, S]`, what the last step looked at; float32.
       cumulative: `[B, S]`, the sum of the weights of all steps of the document so far.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
+
+    >>> layer = LocationAttention(features=8, filters=4, width=5)
+    >>> example = jnp.ones((2, 3, 8)), None, Context(memory=jnp.ones((2, 7, 6)))
+    >>> state = jax.eval_shape(layer.init_with_output, jax.random.key(0), *example)[0][1]
+    >>> state.weights.shape
+    (2, 7)
     """
 
     __no_type_check__ = True

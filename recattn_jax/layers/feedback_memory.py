@@ -19,6 +19,14 @@ class FeedbackMemoryState:
       owners: `[B, W]`, the document of each slot; 0 is empty.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
       position: `[B]`, steps of that document so far.
+
+    >>> from recattn_jax.layers import CrossAttention, Residual
+    >>> layer = FeedbackMemory(Residual(CrossAttention(heads=2)), window=3)
+    >>> import jax
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.outputs.shape
+    (2, 3, 8)
     """
 
     __no_type_check__ = True
@@ -49,7 +57,8 @@ class FeedbackMemory(Combinator):
 
     >>> from recattn_jax.layers import CrossAttention, Residual
     >>> layer = FeedbackMemory(Residual(CrossAttention(heads=2)), window=16)
-    >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 8)))[0]
+    >>> layer.streams
+    True
 
     Fan et al., Addressing some limitations of transformers with feedback memory, 2020,
     arXiv:2002.09402; there the memory is a learned mean over the outputs of all layers.

@@ -15,7 +15,7 @@ from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attentio
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.dense import dense, dense_general
-from recattn_jax.layers.recurrent import RecurrentState, resume
+from recattn_jax.layers.recurrent_state import RecurrentState, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Heads, State
 
 Gate = Float[Array, "B T H"]

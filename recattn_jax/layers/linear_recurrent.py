@@ -15,7 +15,7 @@ from recattn_jax.kernels.linear_recurrence import linear_recurrence
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.initializers import per_gate_lecun
-from recattn_jax.layers.recurrent import RecurrentState, resume
+from recattn_jax.layers.recurrent_state import RecurrentState, resume
 from recattn_jax.shapes import Activations, Array, DTypeLike, Float, State
 
 DecayAndInput = tuple[Float[Array, "B T H"], Float[Array, "B T H"]]

@@ -92,10 +92,10 @@ class Noise:
 
         Args:
           layer: whose rng streams are drawn from.
-          kernel: any weights.
+          kernel: `[...]`, any weights.
 
         Returns:
-          The kernel with the noise.
+          `[...]`, the kernel with the noise.
         """
         mask = _draw(layer, "variational", self.weights, kernel.shape, kernel.dtype)
         return kernel if mask is None else kernel * mask

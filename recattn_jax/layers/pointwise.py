@@ -15,7 +15,14 @@ from recattn_jax.shapes import Activations, Array, DTypeLike, Float, Int, State,
 
 
 class Pointwise(SequenceLayer):
-    """The template of layers without a state (abstract): `y_t = f(x_t)`."""
+    """The template of layers without a state (abstract): `y_t = f(x_t)`.
+
+    >>> class Double(Pointwise):
+    ...     def map(self, x):
+    ...         return 2 * x
+    >>> Double().apply({}, jnp.ones((1, 1, 2)))[0].tolist()
+    [[[2.0, 2.0]]]
+    """
 
     def map(self, x: Array) -> Array:
         """The function of every step, `[B, T, D] -> [B, T, E]`."""
@@ -83,7 +90,7 @@ class Activation(Pointwise):
     """A function of every entry, `y = f(x)`.
 
     Attributes:
-      function: f, such as `jnp.tanh` or `nn.gelu`.
+      function: f, such as `jnp.tanh` or `nn.gelu`, of `[B, T, D]`.
 
     Call: `[B, T, D] -> [B, T, D]`.
 

@@ -24,6 +24,9 @@ class Positions:
     """How positions enter attention: here, not at all; the template of the others.
 
     A frozen value: parameters are declared by the attention layer and belong to it.
+
+    >>> Positions() == Positions()
+    True
     """
 
     def rotate(self, x: Heads, positions: Int[Array, "B T"]) -> Heads:
@@ -131,6 +134,13 @@ class PositionState:
     Attributes:
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
       position: `[B]`, steps of that document so far.
+
+    >>> layer = SinusoidalPositions()
+    >>> import jax
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.position.shape
+    (2,)
     """
 
     __no_type_check__ = True
@@ -209,8 +219,9 @@ class LearnedPositions(AddedPositions):
     Raises:
       ValueError: if x is longer than that, without segments.
 
-    >>> y, state = LearnedPositions(9).init_with_output(jax.random.key(0), jnp.ones((2, 5, 8)))[0]
-    >>> y.shape
+    >>> import jax
+    >>> layer = LearnedPositions(9)
+    >>> layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 8)))[0][0].shape
     (2, 5, 8)
 
     Gehring et al., Convolutional sequence to sequence learning, 2017, arXiv:1705.03122.

@@ -11,74 +11,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar, final
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from flax import struct
 from jax.typing import DTypeLike
 
 from recattn_jax import partition
-from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, segments, tracing
+from recattn_jax.kernels import cells, fused_recurrence, products, recurrence, tracing
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.initializers import per_gate_lecun, per_gate_orthogonal
 from recattn_jax.layers.noise import Noise
-from recattn_jax.shapes import Activations, Array, Float, Int, State
-
-
-@struct.dataclass
-class RecurrentState:
-    """What a recurrent layer carries on.
-
-    Attributes:
-      carry: arrays `[B, H]`, float32 or wider, the hidden state first.
-      segment: `[B]`, the number of the last real step's document; 0 is nothing yet.
-    """
-
-    __no_type_check__ = True
-
-    carry: recurrence.Carry
-    segment: Int[Array, " B"]
-
-
-def resume(
-    layer: SequenceLayer, fresh: recurrence.Carry, state: State | None, context: Context
-) -> tuple[recurrence.Carry, segments.Steps]:
-    """The carry to start from, and where it is reset and kept.
-
-    Args:
-      layer: the layer, for the message.
-      fresh: the carry of a fresh state, arrays `[B, ...]`.
-      state: what an earlier call returned; None for nothing.
-      context: side inputs.
-
-    Returns:
-      A carry with the structure of `fresh`, and the steps.
-
-    Raises:
-      ValueError: if the state is another layer's, or has another batch.
-
-    >>> layer = LSTM(2)
-    >>> resume(layer, (jnp.zeros((1, 2)),), None, Context())[1].segment.tolist()
-    [1]
-    """
-    name, batch = type(layer).__name__, fresh[0].shape[0]
-    if state is None:
-        state = RecurrentState(fresh, jnp.zeros((batch,), jnp.int32))
-    if not isinstance(state, RecurrentState) or len(state.carry) != len(fresh):
-        raise ValueError(
-            f"{name}: state must be a RecurrentState of {len(fresh)} arrays, as an earlier call "
-            f"returned it; got {type(state).__name__}"
-        )
-    if state.segment.shape[0] != batch:
-        raise ValueError(f"{name}: state is for a batch of {state.segment.shape[0]}, x has {batch}")
-    for kept, own in zip(state.carry, fresh, strict=True):
-        if kept.shape != own.shape:
-            raise ValueError(
-                f"{name}: state carries an array {list(kept.shape)} where this layer has "
-                f"{list(own.shape)}; it is the state of another layer"
-            )
-    carry = jax.tree.map(lambda own, kept: kept.astype(own.dtype), fresh, state.carry)
-    return segments.follow_documents(carry, state.segment, context.segments)
+from recattn_jax.layers.recurrent_state import RecurrentState, resume
+from recattn_jax.shapes import Activations, Array, Float, State
 
 
 class Recurrent(SequenceLayer):
@@ -100,6 +43,16 @@ class Recurrent(SequenceLayer):
       noise: what is random where rng streams are given.
       remat_every: None keeps all gates for the backward pass; k keeps the carry of every k-th step
         and computes the rest anew, in about a third more time.
+
+    >>> import jax
+    >>> class Decay(Recurrent):
+    ...     gates, leaves, bias_init = 1, 1, staticmethod(nn.initializers.zeros)
+    ...
+    ...     @staticmethod
+    ...     def advance(carry, gates_BGH):
+    ...         return (0.9 * carry[0] + jnp.tanh(gates_BGH[:, 0]),)
+    >>> Decay(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0][0].shape
+    (2, 5, 4)
     """
 
     features: int
@@ -237,12 +190,14 @@ class RNN(Recurrent):
 
     Attributes:
       features: units H.
-      activation: an elementwise function; a module-level one, `nn.relu`, is compiled once.
+      activation: an elementwise function, `[B, H]` to `[B, H]`; a module-level one, `nn.relu`, is
+        compiled once.
       noise: what is random where rng streams are given.
       remat_every: steps between the carries that are kept for the backward pass; None keeps all.
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
+    >>> import jax
     >>> layer = RNN(4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
 
@@ -289,6 +244,7 @@ class LSTM(Recurrent):
     Raises:
       ValueError: if `projection` is less than 1, or the implementation cannot do the rest.
 
+    >>> import jax
     >>> layer = LSTM(4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
 
@@ -381,6 +337,7 @@ class GRU(Recurrent):
 
     Call: `[B, T, D] -> [B, T, H]`; state: `RecurrentState(carry=(h,), segment)`.
 
+    >>> import jax
     >>> layer = GRU(4)
     >>> y, state = layer.init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0]
 

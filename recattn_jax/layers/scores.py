@@ -31,6 +31,10 @@ class Score:
     Each side is transformed on its own, so that a cache and a prepared memory hold keys whose
     transformation is done; then they are compared. A score is a frozen value: its parameters are
     declared by the attention layer and belong to it, so one instance may stand in many layers.
+
+    >>> class Negative(Score):
+    ...     def comparison(self, declare, heads):
+    ...         return lambda queries, keys: -dot_scores(queries, keys)
     """
 
     def queries(self, declare: Declare, queries: Heads, size: int) -> Queries:

@@ -69,6 +69,13 @@ class ChunkedState:
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
       position: `[B]`, steps of that document so far.
       chunk: `[B]`, the number of the last chunk.
+
+    >>> from recattn_jax.layers import SelfAttention
+    >>> layer = Chunked(SelfAttention(heads=2, window=4), size=4)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.chunk.shape
+    (2,)
     """
 
     __no_type_check__ = True
@@ -129,6 +136,13 @@ class LocalState:
     Attributes:
       inputs: `[B, W - 1, D]`.
       segments: `[B, W - 1]`, the document of each; 0 is nothing yet.
+
+    >>> from recattn_jax.layers import LSTM
+    >>> layer = Local(LSTM(8), window=4)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.inputs.shape
+    (2, 3, 8)
     """
 
     __no_type_check__ = True
@@ -234,6 +248,13 @@ class FeedbackState:
       body: the state of the body.
       output: `[B, E]`, the output of the last real step.
       segment: `[B]`, the document of the last real step; 0 is nothing yet.
+
+    >>> from recattn_jax.layers import LSTM
+    >>> layer = Feedback(LSTM(4), features=4)
+    >>> key, x = jax.random.key(0), jnp.ones((2, 5, 8))
+    >>> state = jax.eval_shape(layer.init_with_output, key, x)[0][1]
+    >>> state.output.shape
+    (2, 4)
     """
 
     __no_type_check__ = True

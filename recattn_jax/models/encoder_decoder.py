@@ -30,6 +30,8 @@ class EncoderDecoder(nn.Module):
     Call: `(source, target, source_context, target_context) -> (predictions, state)`. To decode,
     `encode` once and then `decode` step by step:
 
+    >>> import jax
+    >>> import jax.numpy as jnp
     >>> from recattn_jax.layers import LSTM, CrossAttention, Embed, Residual, Serial
     >>> from recattn_jax.models import PerStep
     >>> body = Serial((LSTM(8), Residual(CrossAttention(heads=2))))
@@ -63,7 +65,7 @@ class EncoderDecoder(nn.Module):
         """Reads the source, once.
 
         Args:
-          source: what the encoder takes.
+          source: what the encoder takes: ids `[B, S]`, or features `[B, S, F]`.
           context: side inputs of the encoder; its `segments` `[B, S]` become the memory's.
 
         Returns:
@@ -80,7 +82,7 @@ class EncoderDecoder(nn.Module):
         """Predicts from T >= 1 steps of the target.
 
         Args:
-          target: what the decoder's frontend takes.
+          target: what the decoder's frontend takes: ids `[B, T]`, or features `[B, T, F]`.
           state: the state that an earlier call returned; None for a fresh one.
           context: what `encode` returned, with the segments of the target, if any.
 
@@ -106,8 +108,8 @@ class EncoderDecoder(nn.Module):
         """Encodes the source and predicts from the whole target.
 
         Args:
-          source: what the encoder takes.
-          target: what the decoder's frontend takes.
+          source: what the encoder takes: ids `[B, S]`, or features `[B, S, F]`.
+          target: what the decoder's frontend takes: ids `[B, T]`, or features `[B, T, F]`.
           source_context: side inputs of the encoder.
           target_context: the segments of the target.
 
@@ -134,8 +136,8 @@ class EncoderDecoder(nn.Module):
         Args:
           comparison: what is to be known of predictions and labels, each step by itself.
           labels: `[B, T]`, or whatever the comparison takes beside the predictions.
-          source: what the encoder takes.
-          target: what the decoder's frontend takes.
+          source: what the encoder takes: ids `[B, S]`, or features `[B, S, F]`.
+          target: what the decoder's frontend takes: ids `[B, T]`, or features `[B, T, F]`.
           source_context: side inputs of the encoder.
           target_context: the segments of the target.
 

@@ -71,6 +71,13 @@ class Forecaster(nn.Module):
 class DirectForecaster(Forecaster):
     """All steps at once, from the last output of the body: `f = V body(patches)_last + b`.
 
+    Attributes:
+      body: `[rows, patches, width] -> [rows, patches, E]`, any.
+      width: of what a patch is mapped to.
+      patch: steps of a patch, a divisor of L.
+      horizon: H, how many steps are forecast.
+
+    >>> import jax
     >>> from recattn_jax.layers import LSTM
     >>> model = DirectForecaster(LSTM(8), width=8, patch=4, horizon=6)
     >>> model.init_with_output(jax.random.key(0), jnp.ones((2, 12, 3)))[0][0].shape
@@ -88,11 +95,16 @@ class RollingForecaster(Forecaster):
     """One patch after the other, each read before the next is written; trained that way as well.
 
     Attributes:
-      body: must stream; its state is carried from patch to patch.
+      body: `[rows, patches, width] -> [rows, patches, E]`; streams: its state is carried from patch
+        to patch.
+      width: of what a patch is mapped to.
+      patch: steps of a patch, a divisor of L.
+      horizon: H, how many steps are forecast.
 
     Raises:
       ValueError: if the body does not stream.
 
+    >>> import jax
     >>> from recattn_jax.layers import LSTM
     >>> model = RollingForecaster(LSTM(8), width=8, patch=4, horizon=6)
     >>> model.init_with_output(jax.random.key(0), jnp.ones((2, 12, 3)))[0][0].shape

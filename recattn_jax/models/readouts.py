@@ -30,6 +30,14 @@ class Readout(nn.Module):
     """What predicts from the outputs of a body (abstract): `readout(x, context)`.
 
     Predictions are float32 (float64 where x is) whatever the dtype of x.
+
+    >>> class Total(Readout):
+    ...     streams = False
+    ...
+    ...     def __call__(self, x, context=Context()):
+    ...         return jnp.sum(x, axis=(1, 2))[:, None]
+    >>> Total().apply({}, jnp.ones((2, 5, 3))).tolist()
+    [[15.0], [15.0]]
     """
 
     @property
@@ -168,6 +176,12 @@ class Pooled(Readout):
       outputs: V, for a classifier the number of classes.
 
     Call: `[B, T, D] -> [B, V]`.
+
+    >>> class First(Pooled):
+    ...     def pool(self, x, real):
+    ...         return x[:, 0]
+    >>> First(4).init_with_output(jax.random.key(0), jnp.ones((2, 5, 3)))[0].shape
+    (2, 4)
     """
 
     outputs: int

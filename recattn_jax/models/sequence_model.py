@@ -24,7 +24,8 @@ class SequenceModel(nn.Module):
     >>> from recattn_jax.layers import LSTM, Embed
     >>> from recattn_jax.models import PerStep
     >>> model = SequenceModel(Embed(10, 8), LSTM(8), PerStep(10))
-    >>> y, state = model.init_with_output(jax.random.key(0), jnp.ones((2, 5), int))[0]
+    >>> tokens = jax.numpy.ones((2, 5), int)
+    >>> predictions, state = model.init_with_output(jax.random.key(0), tokens)[0]
     """
 
     frontend: SequenceLayer
@@ -56,7 +57,7 @@ class SequenceModel(nn.Module):
         """Predicts from T >= 1 steps.
 
         Args:
-          inputs: what the frontend takes.
+          inputs: what the frontend takes: ids `[B, T]`, or features `[B, T, F]`.
           state: the state that an earlier call returned; None for a fresh one.
           context: segments and memory, for all layers and the readout.
 
@@ -82,13 +83,14 @@ class SequenceModel(nn.Module):
         Args:
           comparison: what is to be known of predictions and labels, each step by itself.
           labels: `[B, T]`, or whatever the comparison takes beside the predictions.
-          inputs: what the frontend takes.
+          inputs: what the frontend takes: ids `[B, T]`, or features `[B, T, F]`.
           state: the state that an earlier call returned; None for a fresh one.
           context: segments and memory, for all layers and the readout.
 
         Returns:
           What the comparison returns, and the state after the inputs.
 
+        >>> import optax
         >>> from recattn_jax.layers import LSTM, Embed
         >>> from recattn_jax.models import PerStep
         >>> model = SequenceModel(Embed(10, 8), LSTM(8), PerStep(10, chunk=4))

@@ -20,6 +20,7 @@ class Answers:
 
     Attributes:
       loss: nats from logits and answers, see `tasks.losses`.
+      headline: `loss`, `accuracy` or `exact`.
 
     A batch holds `inputs` and `segments`, int32 `[B, T]`, `asked` and `answers`, int32 `[B, Q]`, -1
     where there is no answer. The model gives logits `[B, Q, V]`.

@@ -11,6 +11,7 @@ from recattn_jax.data import Record
 from recattn_jax.shapes import Array, Float, Int, State
 
 Batch = Mapping[str, Array]
+"""Arrays by name, rows first: `[B, ...]`."""
 Apply = Callable[..., tuple[Any, State]]
 """A model with its parameters and random streams bound: `(inputs, state, context)`, or whatever
 else the model's own call takes, to predictions and state; with `method="compare"` what that method
@@ -21,6 +22,13 @@ class Mean(NamedTuple):
     """A sum and the weight to divide it by, last of all.
 
     So a mean is exact over micro-batches, devices and ragged last batches.
+
+    Attributes:
+      total: `[]`, the sum.
+      weight: `[]`, what it is divided by.
+
+    >>> Mean.of(total=6.0, weight=4.0)
+    1.5
     """
 
     total: Float[Array, ""]
@@ -36,6 +44,13 @@ class Perplexity(NamedTuple):
     """Nats and what they are counted over: the exponential of their mean, taken last of all.
 
     A mean of perplexities of batches would not be the perplexity of the split.
+
+    Attributes:
+      total: `[]`, nats.
+      weight: `[]`, what they are counted over.
+
+    >>> round(Perplexity.of(total=6.0, weight=4.0), 3)
+    4.482
     """
 
     total: Float[Array, ""]
@@ -52,6 +67,7 @@ class Perplexity(NamedTuple):
 
 Metric = Mean | Perplexity
 Metrics = dict[str, Metric]
+"""By name; `loss` is what is minimised."""
 
 
 def reported(parts: Sequence[Any]) -> float:
@@ -78,6 +94,15 @@ class Task(Protocol):
     Attributes:
       headline: the metric that runs are compared by.
       maximise: whether more of it is better.
+
+    >>> class MeanOutput:
+    ...     headline, maximise = "loss", False
+    ...
+    ...     def __call__(self, apply, batch, state):
+    ...         y, state = apply(batch["inputs"], state)
+    ...         return {"loss": Mean(y.sum(), np.float32(y.size))}, state
+    >>> isinstance(MeanOutput(), Task)
+    True
     """
 
     @property
@@ -110,6 +135,10 @@ class Scored(Task, Protocol):
 
     `predict` runs on the device, batch by batch; `score`, `explain` and `write` on the host, with
     one prediction a record, filler rows left out.
+
+    >>> from recattn_jax.tasks import Classification, Regression, losses
+    >>> isinstance(Classification(2, losses.NATS), Scored), isinstance(Regression(), Scored)
+    (True, False)
     """
 
     def predict(self, model: nn.Module, variables: Any, batch: Batch) -> Any:
@@ -171,6 +200,9 @@ class Scored(Task, Protocol):
           prediction: a row of each leaf of what `predict` gave.
           line: the line it is for.
           vocabularies: of the run.
+
+        Returns:
+          A line of text.
         """
         ...
 
@@ -214,6 +246,9 @@ def encoded(tokenizer: Any, text: str) -> Int[np.ndarray, " N"]:
     Args:
       tokenizer: of the run.
       text: what a person gave.
+
+    Returns:
+      int32 `[N]`.
     """
     ids = np.asarray(tokenizer.encode(text), np.int32)
     return ids if len(ids) else np.array([tokenizer.separator], np.int32)

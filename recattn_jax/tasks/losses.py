@@ -26,15 +26,15 @@ def cross_entropy(
     """Cross-entropy with a softened target, `w_y ((1 - s) (-log p_y) + s mean_v(-log p_v))`.
 
     Args:
-      logits: unnormalised log probabilities, in float32.
-      labels: y, the right classes.
+      logits: `[..., V]`, unnormalised log probabilities, in float32.
+      labels: `[...]`, y, the right classes.
       smoothing: s, how much of the target is spread evenly over all V classes; 0 for none.
       weights: w, one number a class (see `inverse_frequency`); None for ones. They scale the loss
         and not what it is divided by, so that the mean over a batch is unbiased for the mean over
         the data whatever classes the batch holds.
 
     Returns:
-      Nats.
+      Nats, `[...]`.
 
     Raises:
       ValueError: not one weight a class, or smoothing outside [0, 1].
@@ -65,13 +65,13 @@ def focal(
     """The focal loss, `-w_y (1 - p_y)^gamma log p_y`: what is already right counts less.
 
     Args:
-      logits: unnormalised log probabilities, in float32.
-      labels: y, the right classes.
+      logits: `[..., V]`, unnormalised log probabilities, in float32.
+      labels: `[...]`, y, the right classes.
       gamma: 0 is cross-entropy; 2 is usual.
       weights: w, one number a class, as for `cross_entropy`; None for ones.
 
     Returns:
-      Nats.
+      Nats, `[...]`.
 
     Raises:
       ValueError: not one weight a class, or gamma below 0.
@@ -97,7 +97,7 @@ def inverse_frequency(labels: Sequence[int] | np.ndarray, classes: int) -> tuple
     """Weights that let every class count alike, `w_c = N / (C n_c)`; their mean over labels is 1.
 
     Args:
-      labels: N class numbers, of the training split.
+      labels: `[N]`, class numbers, of the training split.
       classes: how many there are.
 
     Returns:
@@ -115,8 +115,12 @@ class Compared(NamedTuple):
     """What metrics of labels are made of.
 
     Attributes:
-      nats: the loss of each label.
-      right: whether it is the most likely one.
+      nats: `[...]`, the loss of each label.
+      right: `[...]`, whether it is the most likely one.
+
+    >>> loss, accuracy = means(Compared(jnp.array([2.0]), jnp.array([True])), jnp.ones(1))
+    >>> float(loss.total)
+    2.0
     """
 
     nats: Float[Array, "*batch"]
@@ -128,11 +132,14 @@ def compare(loss: Loss, logits: Float[Array, "*batch V"], labels: Int[Array, "*b
 
     Args:
       loss: nats from logits and labels.
-      logits: predictions.
-      labels: what is right.
+      logits: `[..., V]`, predictions.
+      labels: `[...]`, what is right.
 
-    >>> compare(NATS, jnp.zeros((1, 4)), jnp.array([0])).right
-    Array([ True], dtype=bool)
+    Returns:
+      The loss of each label, and whether it is the most likely one.
+
+    >>> compare(NATS, jnp.zeros((1, 4)), jnp.array([0])).right.tolist()
+    [True]
     """
     return Compared(loss(logits, labels), jnp.argmax(logits, axis=-1) == labels)
 
@@ -145,8 +152,14 @@ def known(labels: Int[Array, "*batch"], weight: Float[Array, "*batch"]) -> Int[A
     """The labels that count, and 0 in the place of others.
 
     Args:
-      labels: what is right; anything where the weight is 0.
-      weight: how much each counts.
+      labels: `[...]`, what is right; anything where the weight is 0.
+      weight: `[...]`, how much each counts.
+
+    Returns:
+      `[...]`, labels that all exist.
+
+    >>> known(jnp.array([3, -1]), jnp.array([1.0, 0.0])).tolist()
+    [3, 0]
     """
     return jnp.where(weight > 0, labels, 0)
 
@@ -156,14 +169,15 @@ def means(compared: Compared, weight: Float[Array, "*batch"]) -> tuple[Mean, Mea
 
     Args:
       compared: of each label; anything where the weight is 0.
-      weight: how much each counts.
+      weight: `[...]`, how much each counts.
 
     Returns:
       The loss and the accuracy.
 
     >>> compared = Compared(jnp.array([2.0, jnp.nan]), jnp.array([True, True]))
-    >>> means(compared, jnp.array([1.0, 0.0]))[0]
-    Mean(total=Array(2., dtype=float32), weight=Array(1., dtype=float32))
+    >>> loss, _ = means(compared, jnp.array([1.0, 0.0]))
+    >>> float(loss.total), float(loss.weight)
+    (2.0, 1.0)
     """
     nats = jnp.where(weight > 0, compared.nats, 0.0)
     total = jnp.sum(weight)
@@ -180,15 +194,17 @@ def label_means(
 
     Args:
       loss: nats from logits and labels.
-      logits: predictions.
-      labels: what is right; anything where the weight is 0.
-      weight: how much each counts; 0 for not at all, whatever stands there.
+      logits: `[..., V]`, predictions.
+      labels: `[...]`, what is right; anything where the weight is 0.
+      weight: `[...]`, how much each counts; 0 for not at all, whatever stands there.
 
     Returns:
       The loss and the accuracy.
 
-    >>> label_means(NATS, jnp.zeros((2, 4)), jnp.array([0, -1]), jnp.array([1.0, 0.0]))[1]
-    Mean(total=Array(1., dtype=float32), weight=Array(1., dtype=float32))
+    >>> labels, weight = jnp.array([0, -1]), jnp.array([1.0, 0.0])
+    >>> _, accuracy = label_means(NATS, jnp.zeros((2, 4)), labels, weight)
+    >>> float(accuracy.total), float(accuracy.weight)
+    (1.0, 1.0)
     """
     return means(compare(loss, logits, known(labels, weight)), weight)
 

@@ -19,6 +19,9 @@ class Regression:
     `weight`, float32 `[B]`, 0 for a row that only fills the batch. The model predicts the shape of
     the targets.
 
+    Attributes:
+      headline: `loss` or `mae`.
+
     >>> Regression().headline
     'loss'
     """

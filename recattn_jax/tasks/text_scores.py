@@ -12,7 +12,12 @@ import sacrebleu
 
 @runtime_checkable
 class TextScore(Protocol):
-    """Compares texts with references, of which each text has one or more."""
+    """Compares texts with references, of which each text has one or more.
+
+    >>> score: TextScore = ExactMatch()
+    >>> score(["go left"], [["go left", "turn left"]])
+    {'exact_match': 1.0}
+    """
 
     def __call__(
         self, texts: Sequence[str], references: Sequence[Sequence[str]]
@@ -29,7 +34,14 @@ class TextScore(Protocol):
         ...
 
     def signature(self, references: Sequence[Sequence[str]]) -> str:
-        """All that the numbers depend on, for whoever wants to compare with them."""
+        """All that the numbers depend on, for whoever wants to compare with them.
+
+        Args:
+          references: for each text one or more.
+
+        Returns:
+          A line of text.
+        """
         ...
 
 

@@ -190,9 +190,9 @@ def evaluate(
     Returns:
       Every metric of the task and every score.
 
-    Example:
-      data = run.experiment.data()
-      evaluate(run.experiment, run.params, data.evaluation["test"], run.vocabularies)
+    >>> data = run.experiment.data()  # doctest: +SKIP
+    >>> test = data.evaluation["test"]  # doctest: +SKIP
+    >>> evaluate(run.experiment, run.params, test, run.vocabularies)  # doctest: +SKIP
     """
     shape = experiment.layout.mesh
     if not sharding.fits(shape, pipeline.specs):

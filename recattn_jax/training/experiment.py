@@ -42,6 +42,10 @@ class Optimization:
     Raises:
       UserError: private training with a carried state, or with steps that data may cause to be
         left out: no guarantee covers these; or `skip_nonfinite` is negative.
+
+    >>> rate = optax.cosine_decay_schedule(1e-3, decay_steps=100)
+    >>> Optimization(optax.adam(rate), rate, 1, ema_decay=None, carry_state=False).accumulate
+    1
     """
 
     optimizer: optax.GradientTransformation
@@ -81,6 +85,8 @@ class Cadence:
       patience: stop after so many evaluations in a row without a better headline; None for never.
       score_every: where the task scores predictions, an evaluation does so each so many steps, a
         multiple of `evaluate_every`, and the last one always; None for the last one alone.
+
+    >>> cadence = Cadence(100, 10, 50, 50, keep=2, patience=None, score_every=None)
     """
 
     steps: int
@@ -106,6 +112,9 @@ class MeshShape:
       fsdp: the batch is split here too, and so is every large parameter.
       model: units of a layer.
       sequence: time.
+
+    >>> MeshShape(data=2, fsdp=4).sequence
+    1
     """
 
     data: int = -1
@@ -116,6 +125,12 @@ class MeshShape:
     @classmethod
     def parse(cls, text: str) -> "MeshShape":
         """Reads `data:2,fsdp:4`; axes that are not named have 1 device, -1 takes the rest.
+
+        Args:
+          text: axes and their numbers of devices.
+
+        Returns:
+          The shape.
 
         Raises:
           UserError: an axis is unknown or named twice, or its number is none.
@@ -146,6 +161,8 @@ class Layout:
       rules: (regex, (shape, mesh) -> PartitionSpec) on parameter paths such as
         `body/layers_0/recurrent_kernel`, first match wins; `sharding.DEFAULT_RULES` suits most.
       storage: (regex, dtype) on parameter paths, first match wins; no match leaves the dtype.
+
+    >>> layout = Layout(MeshShape(fsdp=2), rules=(), storage=((r".*", "bfloat16"),))
     """
 
     mesh: MeshShape
@@ -168,6 +185,21 @@ class Experiment:
       cadence: when to log, evaluate, save and stop.
       layout: mesh, sharding rules, storage precision.
       seed: of initial parameters and of noise; the pipelines have their own.
+
+    >>> from recattn_jax.data import token_batch
+    >>> from recattn_jax.layers import LSTM, Embed
+    >>> from recattn_jax.models import PerStep, SequenceModel
+    >>> from recattn_jax.tasks import LanguageModel
+    >>> experiment = Experiment(
+    ...     model=SequenceModel(Embed(256, 8), LSTM(8), PerStep(256)),
+    ...     task=LanguageModel(separator=0, symbol="byte"),
+    ...     data=lambda: text_data(...),  # opened by whoever starts the run
+    ...     batch=token_batch(32, 128),
+    ...     optimization=Optimization(optax.sgd(0.1), lambda step: 0.1, 1, None, False),
+    ...     cadence=Cadence(100, 10, 50, 50, keep=2, patience=None, score_every=None),
+    ...     layout=Layout(MeshShape(), rules=(), storage=()),
+    ...     seed=0,
+    ... )
     """
 
     model: nn.Module

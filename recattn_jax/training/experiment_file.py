@@ -13,13 +13,24 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 def load_experiment_file(path: str | Path) -> ModuleType:
-    """Imports an experiment file, which has `get_config()` and `build(config)`: this runs its code.
+    r"""Imports an experiment file, with `get_config()` and `build(config)`: this runs its code.
 
     A relative path is looked for from here, then from the checkout of this package.
+
+    Args:
+      path: the file.
+
+    Returns:
+      The module.
 
     Raises:
       UserError: no such file, it is no Python or fails when it is imported, or it lacks one of the
         two functions.
+
+    >>> code = "get_config = dict\nbuild = print\n"
+    >>> _ = Path("tiny.py").write_text(code, encoding="utf-8")
+    >>> load_experiment_file("tiny.py").get_config()
+    {}
     """
     file = find_experiment_file(path)
     if file.suffix != ".py":

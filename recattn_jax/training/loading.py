@@ -29,6 +29,10 @@ class Run:
       params: parameters (their moving average where the run kept one).
       vocabularies: the run's tokenizers and labels, by name.
       step: the step that `params` come from.
+
+    >>> run = load_run("runs/a")  # doctest: +SKIP
+    >>> run.step  # doctest: +SKIP
+    2000
     """
 
     path: Path
@@ -50,14 +54,17 @@ def load_run(
       config_file: the experiment file; None for the one that the folder names, where
         `trusted_experiment_file` lets it.
 
+    Returns:
+      The run.
+
     Raises:
       UserError: no run there, or no such checkpoint; or its experiment file must be named; or the
         folder's numbers are none of that file's.
       StorageError: the checkpoint, or another file of the folder, is damaged.
 
-    Example:
-        run = load_run("runs/a")
-        logits, state = run.experiment.model.apply({"params": run.params}, tokens)
+    >>> run = load_run("runs/a")  # doctest: +SKIP
+    >>> model, params = run.experiment.model, {"params": run.params}  # doctest: +SKIP
+    >>> logits, state = model.apply(params, tokens)  # doctest: +SKIP
     """
     path = Path(path)
     for name in ("config.json", "run.json"):

@@ -61,6 +61,8 @@ class Outcome:
       best_step: step of the best evaluation.
       best: its headline.
       training_seconds: first to last step of this attempt, evaluations included, compilation not.
+
+    >>> outcome = Outcome(9, "finished", {"loss": 0.1}, best_step=9, best=0.1, training_seconds=1.0)
     """
 
     step: int
@@ -100,6 +102,8 @@ def fit(
       StorageError: nothing can be written, or no checkpoint is good.
       SourceError: a batch cannot be read; what was learned before it is saved.
       Interrupted: someone asked to stop, and everything is saved.
+
+    >>> outcome = fit(experiment, experiment.data(), run)  # doctest: +SKIP
     """
     mesh = check(experiment, data)
     abstract = abstract_state(experiment)

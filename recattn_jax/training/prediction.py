@@ -47,9 +47,10 @@ class LinePredictor:
       params: parameters, on one device.
       vocabularies: of the run.
 
-    Example:
-      predictor = LinePredictor(run.experiment, run.params, run.vocabularies)
-      list(predictor.answers([predictor.read("What is a fugue ?")]))       # ["DESC"]
+    >>> predictor = LinePredictor(run.experiment, run.params, run.vocabularies)  # doctest: +SKIP
+    >>> question = predictor.read("What is a fugue ?")  # doctest: +SKIP
+    >>> list(predictor.answers([question]))  # doctest: +SKIP
+    ['DESC']
     """
 
     def __init__(self, experiment: Experiment, params: Any, vocabularies: Mapping[str, Vocabulary]):

@@ -34,6 +34,8 @@ class Privacy:
       noise_multiplier: standard deviation of the noise in units of `clip`.
       delta: how probable a worse case than epsilon may be; well below one over the examples.
 
+    >>> privacy = Privacy(clip=1.0, noise_multiplier=1.1, delta=1e-5)
+
     Abadi et al., Deep learning with differential privacy, 2016, arXiv:1607.00133.
     """
 

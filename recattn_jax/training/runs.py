@@ -43,6 +43,16 @@ class RunFolder:
     `tensorboard/`, `checkpoints/`, `run.lock`, and `profile/` when a trace was asked for.
     `run.json` records the command line as it was typed, and of the environment only the name of the
     host.
+
+    Args:
+      path: where it is.
+      config: the numbers of the experiment, by name.
+      config_file: the experiment file.
+      argv: the command line, as it was typed.
+
+    >>> run = RunFolder(Path("runs/a"), {"steps": 9}, "tiny.py", ["--config=tiny.py"])
+    >>> run.checkpoints.as_posix()
+    'runs/a/checkpoints'
     """
 
     def __init__(

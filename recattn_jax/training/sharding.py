@@ -174,6 +174,7 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     (r"(^|/)readout/kernel$", over_model(-1)),  # [D, V]
     (r"", largest_over_fsdp),
 )
+"""Where the parameters of our layers go, whatever axes the mesh has; the first match wins."""
 
 
 def layer_axes(name: str) -> int:

@@ -18,9 +18,8 @@ class Span:
     Raises:
       UserError: there is no number in it, or it begins at zero or below and is logarithmic.
 
-    Example:
-      >>> {"peak_lr": Span(1e-4, 1e-2, log=True), "depth": Span(1, 4)}["depth"].high
-      4
+    >>> {"peak_lr": Span(1e-4, 1e-2, log=True), "depth": Span(1, 4)}["depth"].high
+    4
     """
 
     low: int | float

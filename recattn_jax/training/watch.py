@@ -22,12 +22,11 @@ class Peaks:
     Args:
       notes: of a checkpoint, as `notes` gave them; {} starts anew.
 
-    Example:
-      >>> peaks = Peaks({})
-      >>> peaks.see({"loss": 2.0, "grad_norm": 0.5}), peaks.see({"loss": 1.0, "grad_norm": 3.0})
-      (None, None)
-      >>> peaks.take()
-      {'loss_peak': 2.0, 'grad_norm_peak': 3.0}
+    >>> peaks = Peaks({})
+    >>> peaks.see({"loss": 2.0, "grad_norm": 0.5}), peaks.see({"loss": 1.0, "grad_norm": 3.0})
+    (None, None)
+    >>> peaks.take()
+    {'loss_peak': 2.0, 'grad_norm_peak': 3.0}
     """
 
     def __init__(self, notes: Mapping[str, Any]):
@@ -82,9 +81,8 @@ class BadStep:
       examples: in its batch.
       skipped: steps of the run that were left out so far, this one included.
 
-    Example:
-      >>> print(BadStep(8, "loss is nan", [3, 5], 0))
-      loss is nan at step 8, batch 7 of the training pipeline, examples 3, 5
+    >>> print(BadStep(8, "loss is nan", [3, 5], 0))
+    loss is nan at step 8, batch 7 of the training pipeline, examples 3, 5
     """
 
     step: int

@@ -15,7 +15,7 @@ from launch import configs, lines
 from launch.space import overrides
 from recattn_jax import data as d
 from recattn_jax import untrusted
-from recattn_jax.data.examples import spell
+from recattn_jax.data.spelling import spell
 from recattn_jax.data.steps import Measurements
 from recattn_jax.data.vocabularies import from_json, load_vocabularies, save_vocabularies
 from recattn_jax.data.words import split_spaces, split_words

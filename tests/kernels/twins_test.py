@@ -36,7 +36,7 @@ from recattn_jax.layers import (
     ScaledDot,
     SelfAttention,
 )
-from recattn_jax.layers.recurrent import RecurrentState
+from recattn_jax.layers.recurrent_state import RecurrentState
 from tests.oracles import assert_close, assert_gradients_close, plainly
 
 PLATFORM = {"gpu": "cuda", "tpu": "tpu"}

@@ -20,7 +20,7 @@ class RecattnConll(RecordsBuilder):
 
 
 def conll(paths: Mapping[str, Path], data_dir: Path, validation: float = CARVED) -> Source:
-    """One word a line, its tag in the last column, and an empty line between texts.
+    r"""One word a line, its tag in the last column, and an empty line between texts.
 
     Columns are separated by tabs, or by white space in a line that has no tab; those between the
     word and its tag are not read. Tags are IOB2: B-x begins an entity of type x, I-x continues it,
@@ -40,9 +40,10 @@ def conll(paths: Mapping[str, Path], data_dir: Path, validation: float = CARVED)
             another shape, an I- tag that does not continue its entity, not UTF-8, a cut file.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": "wnut17train.conll.gz", "validation": "emerging.dev.conll.gz"}
-        tags = conll(paths, "data").splits["train"][0]["tags"]
+    >>> from pathlib import Path
+    >>> _ = Path("train.conll").write_text("in\tO\nRome\tB-place\n\noh\tO\n")
+    >>> conll({"train": "train.conll"}, "data", validation=0.0).splits["train"][0]["tags"]
+    ['O', 'B-place']
 
     Source: Tjong Kim Sang and De Meulder, "Introduction to the CoNLL-2003 shared task", 2003.
     """

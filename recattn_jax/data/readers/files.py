@@ -93,7 +93,22 @@ def read(path: Path) -> File:
 
 
 def find_file(folder: Path, name: str) -> pathlib.Path:
-    """Returns the file `name`, or `name.gz`, of a folder; UserError where there is neither."""
+    """The file of a name in a folder, plain or packed.
+
+    Args:
+        folder: where it is.
+        name: without the `.gz` that it may have.
+
+    Returns:
+        The path of `name`, or of `name.gz`.
+
+    Raises:
+        UserError: if there is neither.
+
+    >>> _ = pathlib.Path("train.txt").write_text("to be")
+    >>> find_file(".", "train.txt").name
+    'train.txt'
+    """
     place = untrusted.place(folder)
     for path in (place / name, place / f"{name}.gz"):
         if path.is_file():

@@ -54,9 +54,12 @@ def labelled_frames(
             that do not grow, frames that are not finite, a group that no recording has.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        people = {"test": (2, 4, 6, 8)}
-        source = labelled_frames("depth.npz", "data", "frames", "action", "subject", people)
+    >>> arrays = {"frames": np.zeros((4, 2), np.float32), "offsets": np.array([0, 3, 4])}
+    >>> np.savez("depth.npz", **arrays, action=np.array([0, 1]), subject=np.array([1, 2]))
+    >>> people = {"test": (2,)}
+    >>> source = labelled_frames("depth.npz", "data", "frames", "action", "subject", people, 0.0)
+    >>> source.splits["train"][0]["series"].shape
+    (3, 2)
     """
     if not set(splits) <= {"validation", "test"}:
         raise UserError(f"splits: expected validation and test alone, found {', '.join(splits)}")

@@ -47,9 +47,12 @@ def intent_slots(
         UserError: names file, line and fault (within good JSON, the intent and the example).
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = intent_slots("snips", "data", validation=700 / 13784)
-        intent = source.splits["test"][0]["label"]
+    >>> import json
+    >>> from pathlib import Path
+    >>> said = {"GoTo": [{"data": [{"text": "to "}, {"text": "Rome", "entity": "place"}]}]}
+    >>> _ = Path("train.json").write_text(json.dumps(said))
+    >>> intent_slots({"train": "train.json"}, "data", validation=0.0).splits["train"][0]["tags"]
+    ['O', 'B-place']
 
     Source: Coucke et al., "Snips Voice Platform", arXiv 1805.10190, 2018.
     """

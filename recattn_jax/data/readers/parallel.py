@@ -17,7 +17,7 @@ class RecattnParallelText(RecordsBuilder):
 def parallel_text(
     paths: Mapping[str, tuple[Path, Path]], data_dir: Path, validation: float = CARVED
 ) -> Source:
-    """Line k of one file is the translation of line k of the other.
+    r"""Line k of one file is the translation of line k of the other.
 
     Args:
         paths: two UTF-8 files a split, the source and the target, "train" among them; packed where
@@ -34,9 +34,12 @@ def parallel_text(
             UTF-8, a cut file.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": ("train.de", "train.en"), "validation": ("val.de", "val.en")}
-        source = parallel_text(paths, "data")
+    >>> from pathlib import Path
+    >>> _ = Path("train.it").write_text("ciao\n")
+    >>> _ = Path("train.en").write_text("hello\n")
+    >>> source = parallel_text({"train": ("train.it", "train.en")}, "data", validation=0.0)
+    >>> source.splits["train"][0]["targets"]
+    ['hello']
     """
     return open_files(RecattnParallelText, paths, _records, data_dir, validation)
 

@@ -43,15 +43,16 @@ def prepared_records(
         validation: the share of "train" that becomes "validation" where the set has none; 0: no
             such split.
 
+    Returns:
+        The splits that the set has, and "validation".
+
     Raises:
         UserError: if the folder holds no such set (its features are named), a feature does not fit
             its field, or an example is not in this encoding (named with the byte).
 
-    Example:
-        folder = "tensorflow_datasets/trec/1.0.0"
-        source = prepared_records(folder, {"text": "text", "label": "label-coarse"})
-        moves = {"series": "features/accel_x,features/accel_y", "label": "gesture"}
-        source = prepared_records("tensorflow_datasets/smartwatch_gestures/1.0.0", moves)
+    >>> folder = "tensorflow_datasets/trec/1.0.0"
+    >>> fields = {"text": "text", "label": "label-coarse"}
+    >>> source = prepared_records(folder, fields)  # doctest: +SKIP
     """
     folder = pathlib.Path(path)
     info = _info(folder)

@@ -19,7 +19,7 @@ class RecattnScan(RecordsBuilder):
 
 
 def scan(paths: Mapping[str, Path], data_dir: Path, validation: float = CARVED) -> Source:
-    """Commands and actions; a line is "IN: walk twice OUT: I_WALK I_WALK".
+    r"""Commands and actions; a line is "IN: walk twice OUT: I_WALK I_WALK".
 
     Args:
         paths: a file a split, "train" among them; packed where the name ends in .gz.
@@ -34,9 +34,10 @@ def scan(paths: Mapping[str, Path], data_dir: Path, validation: float = CARVED) 
         UserError: names file, line and fault.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": "tasks_train_simple.txt", "test": "tasks_test_simple.txt"}
-        source = scan(paths, "data")
+    >>> from pathlib import Path
+    >>> _ = Path("train.txt").write_text("IN: walk twice OUT: I_WALK I_WALK\n")
+    >>> scan({"train": "train.txt"}, "data", validation=0.0).splits["train"][0]["targets"]
+    ['I_WALK I_WALK']
 
     Source: Lake and Baroni, "Generalization without systematicity", arXiv 1711.00350, 2018.
     """

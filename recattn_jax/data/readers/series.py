@@ -31,7 +31,7 @@ class RecattnImageRows(RecordsBuilder):
 def labelled_series(
     paths: Mapping[str, Path], data_dir: Path, validation: float = CARVED
 ) -> Source:
-    """Series of equal or unequal lengths, from `.ts` files.
+    r"""Series of equal or unequal lengths, from `.ts` files.
 
     After the line `@data`, one case a line: dimensions are separated by colons, values by commas,
     and the last field is the label; `@classLabel true a b c` names the labels before it.
@@ -51,9 +51,11 @@ def labelled_series(
             unequal length, a value that is missing or no finite number.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": "JapaneseVowels_TRAIN.ts", "test": "JapaneseVowels_TEST.ts"}
-        labelled_series(paths, "data").splits["train"][0]["series"].shape     # (20, 12)
+    >>> from pathlib import Path
+    >>> _ = Path("train.ts").write_text("@classLabel true up down\n@data\n1,2,3:0,0,0:up\n")
+    >>> source = labelled_series({"train": "train.ts"}, "data", validation=0.0)
+    >>> source.splits["train"][0]["series"].shape
+    (3, 2)
     """
     ways = {split: [path] for split, path in paths.items()}
     return open_files(RecattnSeries, ways, _cases, data_dir, validation)
@@ -65,7 +67,7 @@ def image_rows(
     rows: int,
     validation: float = CARVED,
 ) -> Source:
-    """Images as series of their rows, from lines of numbers: the pixels row by row, then the label.
+    r"""Images as series of their rows; a line has the pixels, row by row, and then the label.
 
     Args:
         paths: a file a split, "train" among them; packed where the name ends in .gz.
@@ -82,8 +84,11 @@ def image_rows(
             value that is missing or no finite number, no label.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = image_rows({"train": "optdigits.tra", "test": "optdigits.tes"}, "data", rows=8)
+    >>> from pathlib import Path
+    >>> _ = Path("digits.tra").write_text("0,1,1,0,7\n")
+    >>> source = image_rows({"train": "digits.tra"}, "data", rows=2, validation=0.0)
+    >>> source.splits["train"][0]["series"].tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
     """
     if rows < 1:
         raise UserError(f"rows: expected 1 or more, found {rows}")

@@ -40,9 +40,8 @@ def sst(folder: Path, data_dir: Path, classes: int) -> Source:
         UserError: names file, line and fault.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = sst("sst", "data", classes=2)
-        review = source.texts("train")[0]
+    >>> source = sst("sst", "data", classes=2)  # doctest: +SKIP
+    >>> review = source.texts("train")[0]  # doctest: +SKIP
 
     Source: Socher et al., "Recursive deep models for semantic compositionality over a sentiment
     treebank", 2013.

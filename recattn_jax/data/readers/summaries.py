@@ -33,9 +33,10 @@ def summaries(paths: Mapping[str, Path], data_dir: Path, validation: float = CAR
         UserError: names file, line and fault: broken JSON, a missing or empty key, not UTF-8.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": "train.jsonl", "validation": "dev.jsonl", "test": "test.jsonl"}
-        source = summaries(paths, "data")
+    >>> from pathlib import Path
+    >>> _ = Path("train.jsonl").write_text('{"source": ["To be.", "Or not."], "target": "To be?"}')
+    >>> summaries({"train": "train.jsonl"}, "data", validation=0.0).splits["train"][0]["targets"]
+    ['To be?']
 
     Source: the layout of Cachola et al., "TLDR: extreme summarization of scientific documents",
     arXiv 2004.15011, 2020.

@@ -31,7 +31,7 @@ def table(
     splits: Mapping[str, int | str],
     columns: Sequence[str] = (),
 ) -> Source:
-    """A series from a table with commas whose first line names the columns.
+    r"""A series from a table with commas whose first line names the columns.
 
     Args:
         path: a UTF-8 file; packed where its name ends in .gz.
@@ -50,10 +50,11 @@ def table(
             later than the one before; splits that the lines do not fill.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        hours = {"train": 8640, "validation": 2880, "test": 2880}
-        source = table("ETTh1.csv", "data", time="date", splits=hours)
-        values = source.splits["train"][0]["series"]        # float32[8640, 7]
+    >>> from pathlib import Path
+    >>> _ = Path("load.csv").write_text("day,load\n2020-01-01,1\n2020-01-02,2\n2020-01-03,3\n")
+    >>> source = table("load.csv", "data", time="day", splits={"train": 2, "validation": 1})
+    >>> source.splits["train"][0]["series"].tolist()
+    [[1.0], [2.0]]
     """
     file = read(path)
     if "train" not in splits or set(splits) - set(SPLITS):
@@ -74,7 +75,7 @@ def table(
 
 
 def recent(data: bytes, columns: Sequence[str], count: int) -> tuple[str, list[str], np.ndarray]:
-    """The last lines of a table, to forecast what comes after them.
+    r"""The last lines of a table, to forecast what comes after them.
 
     Args:
         data: the table, of the same form as for `table`, with one column besides `columns`, of
@@ -83,13 +84,13 @@ def recent(data: bytes, columns: Sequence[str], count: int) -> tuple[str, list[s
         count: how many lines are needed.
 
     Returns:
-        The name of the column of times; all times; and float32[count, D].
+        The name of the column of times; all times; and float32 `[N, D]`, N the count.
 
     Raises:
         UserError: as for `table`, calling it stdin; or there are too few lines.
 
-    Example:
-        name, times, values = recent(sys.stdin.buffer.read(), ["OT"], 96)
+    >>> recent(b"day,load\n2020-01-01,1\n2020-01-02,2\n", ["load"], 1)[2].tolist()
+    [[2.0]]
     """
     file = File(pathlib.Path("stdin"), data)
     names = [name.strip() for name in file.lines()[0].split(",")]
@@ -113,8 +114,8 @@ def later(times: Sequence[str], count: int) -> list[str]:
     Returns:
         `count` times; +1, +2 and so on where `times` do not say when the next ones are.
 
-    Example:
-        later(["2020-01-01", "2020-01-02"], 2)      # ["2020-01-03", "2020-01-04"]
+    >>> later(["2020-01-01", "2020-01-02"], 2)
+    ['2020-01-03', '2020-01-04']
     """
     moments = [datetime.datetime.fromisoformat(text) for text in times]
     last, ahead = moments[-1], range(1, count + 1)

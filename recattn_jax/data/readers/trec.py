@@ -35,9 +35,8 @@ def trec(folder: Path, data_dir: Path, fine: bool, validation: float = CARVED) -
         UserError: names file, line and fault.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = trec("trec", "data", fine=False)
-        question = source.texts("train")[0]
+    >>> source = trec("trec", "data", fine=False)  # doctest: +SKIP
+    >>> question = source.texts("train")[0]  # doctest: +SKIP
 
     Source: Li and Roth, "Learning question classifiers", 2002.
     """

@@ -40,9 +40,11 @@ def labelled_tsv(
             empty text or label, no such column, not UTF-8, a cut file.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": "train.tsv", "test": "test.tsv"}
-        source = labelled_tsv(paths, "data", text="sentence", label="class")
+    >>> from pathlib import Path
+    >>> _ = Path("train.tsv").write_text("good\tfine\n")
+    >>> source = labelled_tsv({"train": "train.tsv"}, "data", text=1, label=0, validation=0.0)
+    >>> source.splits["train"][0]["label"]
+    'good'
     """
 
     def parse(files: Sequence[File]) -> list[Record]:

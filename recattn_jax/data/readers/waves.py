@@ -68,9 +68,9 @@ def labelled_waves(
             channel, of another rate, empty, or `label` is not found in its path.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        index = {"test": r"_[0-4]\.wav$"}         # of recordings/7_jackson_0.wav
-        source = labelled_waves("fsdd.tar.xz", "data", 8000, r"(\d)_\w+_\d+\.wav$", index)
+    >>> index = {"test": r"_[0-4]\.wav$"}  # of recordings/7_jackson_0.wav
+    >>> label = r"(\d)_\w+_\d+\.wav$"
+    >>> source = labelled_waves("fsdd.tar.xz", "data", 8000, label, index)  # doctest: +SKIP
     """
     labelled = _pattern("label", label)
     found = _by_split(path, splits)
@@ -110,8 +110,8 @@ def transcribed_waves(
             empty.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        source = transcribed_waves("clips", "data", 16_000, transcripts("texts.tsv"))
+    >>> texts = transcripts("texts.tsv")  # doctest: +SKIP
+    >>> source = transcribed_waves("clips", "data", 16_000, texts)  # doctest: +SKIP
     """
     found = _by_split(path, splits)
     texts = {file.name: _text(file, text) for of in found.values() for file in of}
@@ -124,7 +124,7 @@ def transcribed_waves(
 
 
 def transcripts(path: Path) -> Callable[[str], str]:
-    """What is said in files, from lines of a file's path, a tab, and its text.
+    r"""What is said in files, from lines of a file's path, a tab, and its text.
 
     Args:
         path: the file of lines.
@@ -135,8 +135,9 @@ def transcripts(path: Path) -> Callable[[str], str]:
     Raises:
         UserError: names the line that is none such, or that has the path of another.
 
-    Example:
-        transcripts("transcripts.tsv")("first/0001.wav")
+    >>> _ = pathlib.Path("texts.tsv").write_text("first/0001.wav\tto be\n")
+    >>> transcripts("texts.tsv")("first/0001.wav")
+    'to be'
     """
     file, said = read(path), {}
     for number, line in enumerate(file.lines(), 1):

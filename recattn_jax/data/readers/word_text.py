@@ -35,9 +35,10 @@ def word_text(paths: Mapping[str, Path], data_dir: Path, validation: float = CAR
         UserError: names file, line and fault.
         StorageError: if `data_dir` cannot be written.
 
-    Example:
-        paths = {"train": "train.txt.gz", "validation": "valid.txt.gz", "test": "test.txt.gz"}
-        text = word_text(paths, "data").texts("test")[0]
+    >>> from pathlib import Path
+    >>> _ = Path("train.txt").write_text("to be or\\nnot <unk>\\n")
+    >>> word_text({"train": "train.txt"}, "data", validation=0.0).texts("train")[0]
+    'to be or\\nnot <unk>\\n'
 
     Source: the layout of Merity et al., "Pointer sentinel mixture models", arXiv 1609.07843, 2016.
     """

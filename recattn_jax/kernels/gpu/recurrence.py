@@ -33,7 +33,10 @@ class Cell(NamedTuple):
     Attributes:
       places: for each gate, which gate of the recurrent product is added to it; None for none.
       leaves: how many arrays the carry has.
-      advance: from a carry and the gates to the next carry.
+      advance: from a carry, arrays `[B, H]`, and the gates, `[B, H]` each, to the next carry.
+
+    >>> Cell((0,), 1, lambda carry, gates: (jnp.tanh(gates[0]),)).leaves
+    1
     """
 
     places: tuple[int | None, ...]

@@ -88,7 +88,7 @@ def recurrence_attends_to_input(
         of its own, `General()` and `Additive(features)`.
       causal: whether only inputs up to t are seen.
       window: steps that are seen, t included; None for the whole document.
-      activation: of the RNN, in place of tanh: `nn.sigmoid`, `nn.relu`.
+      activation: of the RNN, in place of tanh: `nn.sigmoid`, `nn.relu`, or another, elementwise.
       project: whether linear maps stand before the score and after the sum, as they must where x is
         not as wide as h.
 
