@@ -1,4 +1,4 @@
-"""Compares runs: a table on stdout and in <workdir>/report.md, and figures of their loss curves.
+"""Compares runs: a table on stdout, and report.html, report.md and figures in <workdir>.
 
   python -m launch.report --workdir=runs
   python -m launch.report --workdir=runs --record
@@ -7,8 +7,9 @@ The second evaluates every finished run that experiments/results.jsonl does not 
 line for it, and makes experiments/RESULTS.md and its figure anew.
 """
 
+import itertools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,10 @@ from absl import flags
 from launch import app, compile_records
 from launch.evaluate import check_vocabularies
 from recattn_jax.analysis import results_page
+from recattn_jax.analysis.arms import Section, sections
 from recattn_jax.analysis.figures import comparison, loss_curves
-from recattn_jax.analysis.reports import (
-    RunSummary,
-    as_markdown,
-    as_text,
-    curves,
-    find_runs,
-    numbers,
-    table,
-)
+from recattn_jax.analysis.report_page import as_page, panel, write_report_page
+from recattn_jax.analysis.reports import as_text, numbers, table
 from recattn_jax.analysis.results import (
     Result,
     append_result,
@@ -37,6 +32,7 @@ from recattn_jax.analysis.results import (
     recorded,
     tell,
 )
+from recattn_jax.analysis.summaries import RunSummary, find_runs
 from recattn_jax.errors import RunError, UserError
 from recattn_jax.files import write_atomically
 from recattn_jax.training.evaluation import evaluate
@@ -46,7 +42,7 @@ from recattn_jax.training.experiment_file import (
     trusted_experiment_file,
 )
 from recattn_jax.training.loading import load_run
-from recattn_jax.untrusted import markdown, one_line
+from recattn_jax.untrusted import one_line
 
 FOLDER = CHECKOUT / "experiments"
 FIGURE = "results.png"
@@ -72,49 +68,51 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
 
 
 def report(root: Path) -> None:
-    """Writes the report into `root` and prints its table."""
+    """Writes the report into `root` and prints its table.
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
     runs = find_runs(root)
     if not runs:
         raise UserError(f"--workdir={root}: no run folder in it")
-    rows = table(runs)
-    damage = [f"{run.name}: {'; '.join(run.damage)}" for run in runs if run.damage]
-    figures = draw(root, runs)
-    all_numbers = [line for run in runs for line in numbers(run)]
-    page = ["# Runs", "", as_markdown(rows), ""]
-    if all_numbers:
-        page += ["Best and last evaluations:", ""]
-        page += [*(f"- {markdown(line)}" for line in all_numbers), ""]
-    page += [*(f"![{f.stem}]({f.name})" for f in figures)]
-    if damage:
-        page += ["", "Damaged or unfinished folders:", ""]
-        page += [f"- {markdown(line)}" for line in damage]
-    try:
-        (root / "report.md").write_text("\n".join(page) + "\n", encoding="utf-8")
-    except (PermissionError, IsADirectoryError) as error:
-        raise UserError(f"--workdir={root}: the report cannot be written there") from error
-    print(as_text(rows))
-    for line in all_numbers:
+    found = sections(runs)
+    figures = draw(root, found)
+    write_atomically(root / "report.md", as_page(found, figures))
+    write_report_page(root / "report.html", f"Runs in {root}", found)
+    print(as_text(table(runs)))
+    for line in (line for run in runs for line in numbers(run)):
         print(one_line(line))
-    for line in damage:
-        print(one_line(f"damaged: {line}"))
-    print(f"written: {', '.join(str(file) for file in (root / 'report.md', *figures))}")
+    for run in runs:
+        if run.damage:
+            print(one_line(f"damaged: {run.name}: {'; '.join(run.damage)}"))
+    names = ["report.html", "report.md", *(name for some in figures for name in some)]
+    print(f"written: {', '.join(str(root / name) for name in names)}")
 
 
-def draw(root: Path, runs: list[RunSummary]) -> list[Path]:
-    """One figure an experiment, since losses of different data do not compare."""
-    files = []
-    for name in dict.fromkeys(_file_name(run) for run in runs):
-        found = [curve for run in runs if _file_name(run) == name for curve in curves(run)]
-        if found:
-            file = root / name
-            loss_curves(found, "loss, nats a token", file)
-            files.append(file)
-    return files
+def draw(root: Path, found: Sequence[Section]) -> list[list[str]]:
+    """Draws each section, since losses of different data do not compare; gives the files' names."""
+    figures: list[list[str]] = []
+    for section in found:
+        stem = re.sub(r"[^0-9A-Za-z_.-]", "_", section.experiment)[:80]
+        # Another section may have that name, whatever folders say that theirs is.
+        taken = {name for names in figures for name in names}
+        curves, bars = _new(f"curves_{stem}", taken), _new(f"bars_{stem}", taken)
+        names = []
+        if drawn := section.curves("loss"):
+            loss_curves(drawn, "loss", root / curves)
+            names.append(curves)
+        if compared := panel(section):
+            comparison([compared], root / bars)
+            names.append(bars)
+        figures.append(names)
+    return figures
 
 
-def _file_name(run: RunSummary) -> str:
-    """Of the figure of its experiment, whatever the folder says that this is."""
-    return f"curves_{re.sub(r'[^0-9A-Za-z_.-]', '_', run.experiment)[:80]}.png"
+def _new(stem: str, taken: Collection[str]) -> str:
+    """The name of a PNG that is not taken."""
+    names = itertools.chain([f"{stem}.png"], (f"{stem}_{i}.png" for i in itertools.count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def record(root: Path, folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from recattn_jax.errors import StorageError, UserError
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Writes a file so that a kill leaves the old one or the new one, never half of one.
 
     A failure, such as a full disk, leaves the old one and nothing beside it.
@@ -19,8 +19,8 @@ def write_atomically(path: Path, text: str) -> None:
     """
     partial = path.with_name(path.name + ".partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -17,7 +17,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from experiments.benchmarks.harness import machine
-from recattn_jax.analysis.flow import gradient_flow
+from recattn_jax.analysis.flow import gradient_flow, lag_below
 from recattn_jax.layers import GRU, LSTM, RGLRU, RNN, ScaledDot, SelfAttention, SequenceLayer
 from recattn_jax.models import hybrids
 
@@ -82,9 +82,9 @@ def main(argv: list[str]) -> None:
     flows = {name: flow(make) for name, make in layers().items()}
     print(f"{'lag':32}" + "".join(f"{lag:>10}" for lag in LAGS) + f"{f'below {GONE:g} at':>16}")
     for name, values in flows.items():
-        below = np.flatnonzero(values < GONE)
-        gone = f"{below[0]:>16}" if len(below) else f"{'never':>16}"
-        print(f"{name:32}" + "".join(f"{values[lag]:10.1e}" for lag in LAGS) + gone)
+        gone = lag_below(values, GONE)
+        said = f"{'never' if gone is None else gone:>16}"
+        print(f"{name:32}" + "".join(f"{values[lag]:10.1e}" for lag in LAGS) + said)
     if FIGURE.value:
         draw(flows, Path(FIGURE.value))
     if OUT.value:

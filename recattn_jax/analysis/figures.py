@@ -1,25 +1,29 @@
 """Figures of training runs and of their results, drawn without a display."""
 
 import dataclasses
+import io
 import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from recattn_jax.shapes import Int
+from recattn_jax.files import write_atomically
+from recattn_jax.shapes import Float, Int
 from recattn_jax.untrusted import one_line
 
 Counts = Int[np.ndarray, "C C"]
-# Beyond this the smoothed line is what one reads; the raw points would only be a grey cloud.
-_SMOOTHED_POINTS = 200
-_LEGEND = 16  # curves; with more there is no room for them
+POINTS = 200
+"""That a curve is drawn with; more would only be a grey cloud."""
+_NAMES = 10  # whose curves are drawn: as many as there are colours
 LONGEST_LABEL = 48
 """Characters; the rest of a longer label is left out."""
 MOST_CLASSES = 400
@@ -36,34 +40,113 @@ def save(figure: Figure, path: Path) -> None:
       figure: drawn under `plain_text`.
       path: the file.
 
+    Raises:
+      StorageError: it cannot be written.
+
     >>> save(Figure(), Path("empty.png"))
     """
+    content = io.BytesIO()
     with warnings.catch_warnings():
         # A label may be in a script that the font does not have: boxes stand for it.
         warnings.filterwarnings("ignore", "Glyph .* missing from")
         warnings.filterwarnings("ignore", "Matplotlib currently does not support")
-        figure.savefig(path, dpi=120, metadata={"Software": None})
+        figure.savefig(content, format="png", dpi=120, metadata={"Software": None})
+    write_atomically(path, content.getvalue())
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """One measured quantity of one run.
+    """One measured quantity of N runs that differ in nothing but their seed.
 
     Args:
-      run: the run's name; curves of one run share a colour.
+      name: whose; curves of one name share a colour.
       split: what it was measured on, "train" or the name of an evaluation set.
-      steps: optimizer steps, rising.
-      seconds: wall time at those steps.
-      values: what was measured.
+      steps_T: optimizer steps, rising.
+      seconds_NT: wall time at those steps; nan where a run has no number.
+      values_NT: what was measured, likewise.
 
-    >>> curve = Curve("a", "train", steps=[1, 2], seconds=[0.1, 0.2], values=[5.0, 4.0])
+    >>> seconds_NT, values_NT = np.array([[0.1], [0.2]]), np.array([[4.0], [2.0]])
+    >>> curve = Curve("a", "train", np.array([1]), seconds_NT, values_NT)
+    >>> curve.mean_T.tolist(), curve.minutes_T.shape
+    ([3.0], (1,))
     """
 
-    run: str
+    name: str
     split: str
-    steps: Sequence[int]
-    seconds: Sequence[float]
-    values: Sequence[float]
+    steps_T: Int[np.ndarray, "T"]
+    seconds_NT: Float[np.ndarray, "N T"]
+    values_NT: Float[np.ndarray, "N T"]
+
+    @property
+    def runs_T(self) -> Int[np.ndarray, "T"]:
+        """How many runs have a number at each step."""
+        return np.isfinite(self.values_NT).sum(axis=0)
+
+    @property
+    def mean_T(self) -> Float[np.ndarray, "T"]:
+        """The mean over the runs that have a number; nan where none has."""
+        return _mean(self.values_NT, axis=0)
+
+    @property
+    def low_T(self) -> Float[np.ndarray, "T"]:
+        """The least of them."""
+        return np.fmin.reduce(self.values_NT, axis=0)
+
+    @property
+    def high_T(self) -> Float[np.ndarray, "T"]:
+        """The largest of them."""
+        return np.fmax.reduce(self.values_NT, axis=0)
+
+    @property
+    def minutes_T(self) -> Float[np.ndarray, "T"]:
+        """Where each step stands on an axis of time: as much later as it was in the mean run.
+
+        So it goes on from where it was when a slow run ends before the others do.
+        """
+        seconds_NT = self._filled_NT
+        first, later_T = _mean(seconds_NT[:, :1], axis=0), _mean(np.diff(seconds_NT), axis=0)
+        return np.cumsum(np.concatenate([np.nan_to_num(first), np.nan_to_num(later_T)])) / 60
+
+    @property
+    def _filled_NT(self) -> Float[np.ndarray, "N T"]:
+        """The seconds, also where a run lacks a step between two others."""
+        places_T = np.arange(len(self.steps_T))
+        return np.stack([_between(places_T, seconds_T) for seconds_T in self.seconds_NT])
+
+    def thinned(self, most: int) -> "Curve":
+        """The same with fewer points: each is the mean of its neighbours, at the last of them.
+
+        Args:
+          most: how many points there may be.
+        """
+        width = -(-len(self.steps_T) // most)
+        if width <= 1:
+            return self
+        ends = np.append(np.arange(width, len(self.steps_T), width), len(self.steps_T)) - 1
+        padding = ((0, 0), (0, -len(self.steps_T) % width))
+        padded_NT = np.pad(self.values_NT, padding, constant_values=np.nan)
+        return dataclasses.replace(
+            self,
+            steps_T=self.steps_T[ends],
+            seconds_NT=self._filled_NT[:, ends],
+            values_NT=_mean(padded_NT.reshape(len(padded_NT), -1, width), axis=-1),
+        )
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """Of the numbers among them; nan where there is none."""
+    there = np.isfinite(values)
+    sums = np.where(there, values, 0.0).sum(axis=axis)
+    counts = there.sum(axis=axis)
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
+
+
+def _between(places_T: np.ndarray, values_T: np.ndarray) -> np.ndarray:
+    """The same, with what is missing between two numbers put in; nan before and after them."""
+    there_T = np.isfinite(values_T)
+    if not there_T.any():
+        return values_T
+    return np.interp(places_T, places_T[there_T], values_T[there_T], left=np.nan, right=np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,67 +172,63 @@ class Panel:
 def loss_curves(curves: Sequence[Curve], quantity: str, path: Path) -> None:
     """Draws curves over steps (left) and over wall time (right) into one PNG.
 
-    Training is a thin line (a running mean where there are many points), evaluation a line with
-    markers.
+    A line is the mean over runs, the band behind it reaches from the least to the largest. It is
+    dotted where not all of its runs have a number. Training is a thin line, evaluation one with
+    markers. Of more than `POINTS` points neighbours are drawn as their mean. Where there are more
+    names than colours only the first are drawn, and the legend says so.
 
     Args:
-      curves: what to draw; may be empty.
+      curves: what to draw, name by name; may be empty.
       quantity: the label of the vertical axis.
       path: the PNG to write.
 
-    >>> curve = Curve("a", "train", steps=[1, 2], seconds=[0.1, 0.2], values=[5.0, 4.0])
+    >>> seconds_NT, values_NT = np.array([[0.1, 0.2]]), np.array([[5.0, 4.0]])
+    >>> curve = Curve("a", "train", np.array([1, 2]), seconds_NT, values_NT)
     >>> loss_curves([curve], "bits per byte", Path("curves.png"))
     """
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    names = list(dict.fromkeys(curve.name for curve in curves))
+    colours = dict(zip(names, matplotlib.color_sequences["tab10"][:_NAMES], strict=False))
+    figure = Figure(figsize=(11, 4.4 + 0.2 * math.ceil(len(colours) / 2)), layout="constrained")
     FigureCanvasAgg(figure)
     over_steps, over_time = figure.subplots(1, 2, sharey=True)
-    runs = list(dict.fromkeys(curve.run for curve in curves))
-    palette = matplotlib.color_sequences["tab10"]
-    colours = {run: palette[index % len(palette)] for index, run in enumerate(runs)}
-    for curve in curves:
-        _draw(over_steps, curve, curve.steps, colours[curve.run])
-        _draw(over_time, curve, [second / 60 for second in curve.seconds], colours[curve.run])
+    handles = {}
+    for curve in (curve.thinned(POINTS) for curve in curves if curve.name in colours):
+        handles[curve.name] = _draw(over_steps, curve, curve.steps_T, colours[curve.name])
+        _draw(over_time, curve, curve.minutes_T, colours[curve.name])
     over_steps.set(xlabel="step", ylabel=quantity)
     over_time.set(xlabel="wall time, minutes")
     for axes in (over_steps, over_time):
         axes.grid(alpha=0.3)
-    handles, labels = over_steps.get_legend_handles_labels()
     if handles:
-        more = f"of {len(handles)}, the first" if len(handles) > _LEGEND else None
-        over_steps.legend(handles[:_LEGEND], labels[:_LEGEND], fontsize="small", title=more)
+        few = f"the first {len(handles)} of {len(names)}; " if len(names) > len(handles) else ""
+        figure.legend(
+            list(handles.values()),
+            [str(line.get_label()) for line in handles.values()],
+            title=f"{few}thin: training, with markers: evaluation",
+            loc="outside lower center",
+            ncols=2,
+            fontsize="small",
+            title_fontsize="small",
+        )
     save(figure, path)
 
 
-def _draw(
-    axes: Axes, curve: Curve, positions: Sequence[int] | Sequence[float], colour: object
-) -> None:
+def _draw(axes: Axes, curve: Curve, positions_T: np.ndarray, colour: object) -> Line2D:
+    count = f", {len(curve.values_NT)} runs" if len(curve.values_NT) > 1 else ""
     # matplotlib keeps labels that begin with _ to itself.
-    label = re.sub("^_", " _", one_line(f"{curve.run} {curve.split}", LONGEST_LABEL))
+    label = re.sub("^_", " _", one_line(curve.name, LONGEST_LABEL)) + count
+    how: dict[str, Any] = dict(color=colour, marker="o", markersize=3)
     if curve.split == "train":
-        values = running_mean(curve.values, max(1, len(curve.values) // _SMOOTHED_POINTS))
-        axes.plot(positions, values, color=colour, linewidth=0.8, alpha=0.6, label=label)
-    else:
-        axes.plot(positions, curve.values, color=colour, marker="o", markersize=3, label=label)
-
-
-def running_mean(values: Sequence[float], width: int) -> list[float]:
-    """The mean of each value and up to `width - 1` values before it.
-
-    Args:
-      values: in order.
-      width: how many to average, at least 1.
-
-    Returns:
-      As many means as there are values.
-
-    >>> running_mean([1.0, 3.0, 5.0], 2)
-    [1.0, 2.0, 4.0]
-    """
-    means = []
-    for end in range(1, len(values) + 1):
-        window = values[max(0, end - width) : end]
-        means.append(sum(window) / len(window))
-    return means
+        how = dict(color=colour, linewidth=0.8, alpha=0.6)
+    all_T = curve.runs_T == len(curve.values_NT)
+    (line,) = axes.plot(positions_T, np.where(all_T, curve.mean_T, np.nan), label=label, **how)
+    if not all_T.all():
+        beside_T = np.convolve(~all_T, [1, 1, 1], "same") > 0
+        axes.plot(positions_T, np.where(beside_T, curve.mean_T, np.nan), linestyle=":", **how)
+    if count:
+        low_T, high_T = curve.low_T, curve.high_T
+        axes.fill_between(positions_T, low_T, high_T, color=colour, alpha=0.15, linewidth=0)
+    return line
 
 
 @plain_text
@@ -167,7 +246,8 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
     """
     columns = min(4, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(3.1 * columns, 2.7 * rows), layout="constrained")
+    width = max(3.1, math.fsum(map(_width, panels)) / len(panels))
+    figure = Figure(figsize=(width * columns, 2.7 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = list(figure.subplots(rows, columns, squeeze=False).flat)
     names = list(dict.fromkeys(name for panel in panels for name in panel.bars))
@@ -178,6 +258,17 @@ def comparison(panels: Sequence[Panel], path: Path) -> None:
     for axes in grid[len(panels) :]:
         axes.remove()
     save(figure, path)
+
+
+def _width(panel: Panel) -> float:
+    """The inches that its names need beside each other."""
+    lines = [line for name in panel.bars for line in _tick(name).splitlines()]
+    return 0.6 + len(panel.bars) * (0.1 + 0.062 * max(map(len, lines), default=0))
+
+
+def _tick(name: str) -> str:
+    """A name with a line for each of its parts."""
+    return re.sub(r"(?<=\+)| ", "\n", one_line(name, LONGEST_LABEL))
 
 
 def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, object]) -> None:
@@ -198,7 +289,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, object]) -> None
             fontsize=8,
         )
     axes.set_title(panel.title, fontsize=10)
-    ticks = [name.replace("+", "+\n") for name in panel.bars]
+    ticks = [_tick(name) for name in panel.bars]
     axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
     axes.set_xlim(-0.6, len(panel.bars) - 0.4)
     axes.set_ylim(floor, top)
@@ -226,6 +317,8 @@ def axis_floor(values: Sequence[float]) -> float:
     if least <= 0 or apart > least / 3:
         return min(0.0, least)
     apart = max(apart, 0.01 * least)
+    if not apart:  # of a number so small that a hundredth of it is none
+        return 0.0
     step = 10.0 ** math.floor(math.log10(apart))
     return round(math.floor((least - apart) / step + 1e-9) * step, 12)
 

@@ -47,3 +47,20 @@ def gradient_flow(
 
     found = np.asarray(squares(variables, x, key), np.float64)
     return np.sqrt(found.mean(axis=(0, 1)))[::-1]
+
+
+def lag_below(flow: Float[np.ndarray, " T"], share: float) -> int | None:
+    """The lag at which a flow has faded.
+
+    Args:
+      flow: `[T]`, what `gradient_flow` returns.
+      share: of `flow[0]`.
+
+    Returns:
+      The first lag at which the flow is less than that; None for none.
+
+    >>> lag_below(np.array([2.0, 1.0, 0.1]), 0.1), lag_below(np.array([2.0, 1.0]), 0.1)
+    (2, None)
+    """
+    below = np.flatnonzero(flow < share * flow[0])
+    return int(below[0]) if len(below) else None

@@ -46,6 +46,8 @@ class RecurrenceTrace:
       cell: the name of its class.
       carries: after each step, arrays `[T, ...]`, the hidden state first.
       gates: by name, arrays `[T, H]`; none of a cell without.
+      norms: whether `carries` are norms, one a head, of states too large to be shown: of the
+        matrix and of the normalizer of linear attention.
 
     >>> trace = RecurrenceTrace("body", "LSTM", (np.zeros((5, 4), np.float32),), gates={})
     """
@@ -54,6 +56,7 @@ class RecurrenceTrace:
     cell: str
     carries: tuple[Float[np.ndarray, "T H"], ...]
     gates: Mapping[str, Float[np.ndarray, "T H"]]
+    norms: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +67,8 @@ class Inside:
       output: what the model returned, its state left out.
       attention: a map for each layer of attention, in the order of their paths.
       recurrence: a trace for each recurrent layer.
-      left_out: paths of layers whose maps have no place on the axes of the row, with the reason.
+      left_out: paths of layers whose maps have no place on the axes of the row, and of those that
+        carry a state and show nothing, with the reason.
       dtype: the narrowest floating dtype of what the layers took.
 
     >>> seen = look_inside(layers.Identity(), {}, jnp.ones((1, 5, 3)))
@@ -112,6 +116,7 @@ def look_inside(model: nn.Module, variables: Any, *arguments: Any) -> Inside:
     (5, 4)
     """
     met: dict[Path, _Met] = {}
+    remember: dict[Path, str] = {}
     dtypes: set[Any] = set()
 
     def meet(call: Callable[..., Any], args: Any, kwargs: Any, context: Any) -> Any:
@@ -123,7 +128,13 @@ def look_inside(model: nn.Module, variables: Any, *arguments: Any) -> Inside:
             met.setdefault(module.path, _Met(module, args[0].shape[1]))
             if isinstance(module, SequenceLayer) and jnp.issubdtype(args[0].dtype, jnp.floating):
                 dtypes.add(args[0].dtype)
-        return call(*args, **kwargs)
+        returned = call(*args, **kwargs)
+        if isinstance(module, SequenceLayer) and context.method_name == "__call__":
+            # A counter, one number a row, is nothing to show.
+            memories = [leaf for leaf in jax.tree.leaves(returned[1]) if leaf.ndim > 1]
+            if memories:
+                remember[module.path] = type(module).__name__
+        return returned
 
     def run(variables: Any) -> Any:
         with nn.intercept_methods(meet):
@@ -133,14 +144,19 @@ def look_inside(model: nn.Module, variables: Any, *arguments: Any) -> Inside:
     maps: list[AttentionMap] = []
     traces: list[RecurrenceTrace] = []
     left: list[str] = []
-    for path, sown in _sown(notes.get("intermediates", {}), ()):
+    shown = dict(_sown(notes.get("intermediates", {}), ()))
+    for path, sown in shown.items():
         try:
             if "weights" in sown:
                 maps += _maps(path, _once(sown["weights"]), met)
-            elif "carries" in sown:
-                traces += _traces(path, _once(sown["carries"]), _once(sown["gates"]), met)
+            elif "gates" in sown:
+                traces += _traces(path, sown, met)
         except _Left as reason:
             left.append(f"{'/'.join(path)}: {reason}")
+    for path, kind in sorted(remember.items()):
+        others = [*shown, *(other for other in remember if other != path)]
+        if not any(other[: len(path)] == path for other in others):
+            left.append(f"{'/'.join(path)}: {kind} carries a state and shows nothing of it")
     narrowest = min(dtypes, key=lambda dtype: dtype.itemsize, default=jnp.dtype(jnp.float32))
     return Inside(output, tuple(maps), tuple(traces), tuple(left), narrowest)
 
@@ -262,9 +278,9 @@ def _kind(module: nn.Module | None, above: list[_Above]) -> str:
     return "self" if isinstance(memories[-1], layers.FeedbackMemory) else "slots"
 
 
-def _traces(
-    path: Path, carries: Any, gates: Any, met: Mapping[Path, _Met]
-) -> list[RecurrenceTrace]:
+def _traces(path: Path, sown: Mapping[str, Any], met: Mapping[Path, _Met]) -> list[RecurrenceTrace]:
+    norms = "norms" in sown
+    carries, gates = _once(sown["norms" if norms else "carries"]), _once(sown["gates"])
     row, above = _row(path, met), _above(path, met)
     show = _Show(lambda a, *_: a[0], own=False)
 
@@ -277,6 +293,7 @@ def _traces(
             type(met[path].module).__name__,
             tuple(place(leaf, rest) for leaf in own_carries),
             {gate: place(a, rest) for gate, a in own_gates.items()},
+            norms,
         )
         for name, (own_carries, own_gates), rest in _copies(path, (carries, gates), above, [])
     ]

@@ -80,6 +80,39 @@ def attention_maps(seen: Inspection) -> list[TokenMap]:
     ]  # fmt: skip
 
 
+def attribution_maps(seen: Inspection) -> list[TokenMap]:
+    """The maps of what outputs owe to input tokens as the page shows them.
+
+    Args:
+      seen: what was seen.
+
+    Returns:
+      Three for each axis of inputs; none of a text without attributions.
+
+    >>> [each.kind for each in attribution_maps(seen)]  # doctest: +SKIP
+    ['gradient norm', 'gradient x input', 'integrated gradients']
+    """
+    if (found := seen.attribution) is None:
+        return []
+    rows = seen.output_axis if seen.expected else "label"
+    one = f"Of one output alone, number {found.of}: {one_line(seen.outputs[found.of])}."
+    row = "A row is an output, and a column an input token"
+    maps = []
+    for index, axis in enumerate(seen.inputs):
+        integrated = np.zeros_like(found.gradients[index])
+        integrated[found.of] = found.integrated[index]
+        kinds = {
+            "gradient norm": (found.norms[index], "nats by length", f"{row}, whatever its length."),
+            "gradient x input": (found.gradients[index], "nats", f"{row}, as it begins to shrink."),
+            "integrated gradients": (integrated, "nats", one),
+        }
+        maps += [
+            TokenMap(f"from {axis}", kind, rows, axis, values[None], "owes to", unit, note)
+            for kind, (values, unit, note) in kinds.items()
+        ]
+    return maps
+
+
 def write_inside_page(file: Path, title: str, seen: Inspection, maps: Sequence[TokenMap]) -> None:
     """Writes the page: one file, which needs no network.
 

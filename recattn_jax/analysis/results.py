@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recattn_jax.analysis.reports import RunSummary
+from recattn_jax.analysis.summaries import RunSummary
 from recattn_jax.errors import StorageError, UserError
 from recattn_jax.files import write_atomically
 
@@ -21,8 +21,8 @@ from recattn_jax.files import write_atomically
 _IDENTITY = ("config_file", "config", "commit", "steps", "validation")
 # What of run.json makes a result.
 _RECORD = ("argv", "attempts", "commit", "training_seconds", "versions")
-# Where prepared data are kept, which no number depends on.
-_CACHE = "data_dir"
+CACHE = "data_dir"
+"""The key of a config that says where prepared data are kept, which no number depends on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,10 +116,9 @@ def tell(run: RunSummary, config_file: str, defaults: Mapping[str, Any]) -> dict
     changed = {
         key: value
         for key, value in sorted(run.config.items())
-        if key not in (_CACHE, "seed") and not is_path(value) and value != plain.get(key)
+        if key not in (CACHE, "seed") and not is_path(value) and value != plain.get(key)
     }
-    from_weights = any(word.lstrip("-").startswith("init_from") for word in record["argv"])
-    if from_weights:
+    if run.from_weights:
         changed["--init_from"] = "RUN"
     return dict(
         experiment=run.experiment,
@@ -134,7 +133,7 @@ def tell(run: RunSummary, config_file: str, defaults: Mapping[str, Any]) -> dict
         commit=_each(short(a.get("commit", record["commit"])) for a in trained),
         hardware=_each(a.get("hardware") or ", ".join(a["devices"]) for a in trained),
         versions={name: record["versions"][name] for name in ("jax", "python")},
-        command=command(config_file, run.config, plain) + " --init_from=RUN" * from_weights,
+        command=command(config_file, run.config, plain) + " --init_from=RUN" * run.from_weights,
     )
 
 
@@ -341,7 +340,7 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: key.upper() if is_path(value) else value
         for key, value in sorted(config.items())
-        if key != _CACHE
+        if key != CACHE
     }
 
 

@@ -2,12 +2,12 @@
 
 import ast
 import dataclasses
-import json
 import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from recattn_jax.analysis.arms import differing, grouped
 from recattn_jax.analysis.figures import Panel
 from recattn_jax.analysis.reports import as_markdown
 from recattn_jax.analysis.results import Result, as_flag
@@ -98,11 +98,8 @@ def make_arms(results: Sequence[Result]) -> list[Arm]:
     >>> make_arms([])
     []
     """
-    groups: dict[str, list[Result]] = {}
-    for result in results:
-        key = [_settings(result), result.changed, result.split, result.headline]
-        groups.setdefault(_key(key), []).append(result)
-    some = sorted(groups.values(), key=lambda group: (len(group[0].changed), _words(group[0])))
+    groups = grouped(results, lambda one: [_settings(one), one.changed, one.split, one.headline])
+    some = sorted(groups, key=lambda group: (len(group[0].changed), _words(group[0])))
     return [
         Arm(
             name=name,
@@ -129,13 +126,9 @@ def _names(firsts: Sequence[Result]) -> list[str]:
     names = []
     for result in firsts:
         twins = [_settings(other) for other in firsts if other.changed == result.changed]
-        own, keys = _settings(result), {key for twin in twins for key in twin}
-        differing = {
-            key: own.get(key, "absent")
-            for key in keys
-            if len({_key(twin.get(key)) for twin in twins}) > 1
-        }
-        name = _words(result, differing) or "as in the file"
+        own = _settings(result)
+        more = {key: own.get(key, "absent") for key in differing(twins)}
+        name = _words(result, more) or "as in the file"
         if "mixer" not in result.changed and len(mixers) > 1:
             name += f" (mixer={result.config['mixer']})"
         names.append(name)
@@ -145,10 +138,6 @@ def _names(firsts: Sequence[Result]) -> list[str]:
 def _words(result: Result, more: Mapping[str, Any] | None = None) -> str:
     values = sorted({**result.changed, **(more or {})}.items())
     return " ".join(f"{key}={as_flag(value) or repr('')}" for key, value in values)
-
-
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
 
 
 def page(results: Sequence[Result], docstrings: Mapping[str, str], figure: str | None) -> str:
@@ -376,12 +365,12 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
     >>> by_mixer([])
     {}
     """
-    groups: dict[str, dict[str, Arm]] = {}
-    for arm in arms:
-        if "mixer" in arm.settings:
-            rest = {key: value for key, value in arm.settings.items() if key != "mixer"}
-            group = groups.setdefault(_key([rest, arm.measure]), {})
-            group.setdefault(arm.settings["mixer"], arm)
+
+    def rest(arm: Arm) -> list[Any]:
+        return [{k: value for k, value in arm.settings.items() if k != "mixer"}, arm.measure]
+
+    some = grouped([arm for arm in arms if "mixer" in arm.settings], rest)
+    groups = [{arm.settings["mixer"]: arm for arm in reversed(group)} for group in some]
     if not groups:
         return {}
 
@@ -389,7 +378,7 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
         changes = min(len(arm.changed) for arm in group.values())
         return len(group), -changes, max(arm.latest for arm in group.values())
 
-    chosen = max(groups.values(), key=preference)
+    chosen = max(groups, key=preference)
 
     def place(mixer: str) -> tuple[bool, bool, str]:
         return "+" not in mixer, mixer == "attention", mixer  # the hybrid, recurrence, attention

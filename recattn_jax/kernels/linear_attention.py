@@ -133,6 +133,51 @@ def linear_attention(
     return Answers(*map(join, _answer(q, k, v, weights, before))), last
 
 
+def trace_norms(
+    keys: Heads,
+    values: Float[Array, "B T H V"],
+    log_decay: Float[Array, "B T H"] | None,
+    log_input: Float[Array, "B T H"] | None,
+    carry: Carry,
+    starts: Mask | None = None,
+    keep: Mask | None = None,
+) -> tuple[Float[Array, "B T H"], Float[Array, "B T H"]]:
+    """How large the state is after each step, step by step, for looking inside.
+
+    Args:
+      keys: `[B, T, H, K]`, as in `linear_attention`, like all that follow.
+      values: `[B, T, H, V]`.
+      log_decay: `[B, T, H]`; None for 0 everywhere.
+      log_input: `[B, T, H]`; None for 0 everywhere.
+      carry: the state before the first step.
+      starts: `[B, T]`, true where the state is set to zeros before the step.
+      keep: `[B, T]`, false where the step is padding.
+
+    Returns:
+      The Frobenius norms of the true S and the norms of the true n, `[B, T, H]`.
+
+    >>> k, zeros = jnp.ones((1, 3, 1, 4)), jnp.zeros((1, 1, 4, 4))
+    >>> carry = Carry(zeros, zeros[..., 0], zeros[..., 0, 0])
+    >>> trace_norms(k, k, None, None, carry)[0].ravel().tolist()
+    [4.0, 8.0, 12.0]
+    """
+
+    def step(carry: Carry, now: Any) -> tuple[Carry, tuple[Array, Array]]:
+        keys, values, decay, given, starts, keep = jax.tree.map(lambda x: x[:, None], now)
+        _, carry = linear_attention(keys, keys, values, decay, given, carry, starts, keep)
+        scale_BH = jnp.exp(carry.stabilizer)
+        memory_BH = jnp.sqrt(jnp.sum(jnp.square(carry.memory), axis=(2, 3)))
+        normalizer_BH = jnp.sqrt(jnp.sum(jnp.square(carry.normalizer), axis=2))
+        return carry, (scale_BH * memory_BH, scale_BH * normalizer_BH)
+
+    carry = jax.tree.map(lambda x: x.astype(wide(keys.dtype)), carry)
+    over_time = jax.tree.map(
+        lambda x: jnp.swapaxes(x, 0, 1), (keys, values, log_decay, log_input, starts, keep)
+    )
+    memory_TBH, normalizer_TBH = jax.lax.scan(step, carry, over_time)[1]
+    return jnp.swapaxes(memory_TBH, 0, 1), jnp.swapaxes(normalizer_TBH, 0, 1)
+
+
 def _log_weights(
     log_decay_BNCH: Array | None,
     log_input_BNCH: Array | None,

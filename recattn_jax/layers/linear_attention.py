@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attention
+from recattn_jax.kernels.linear_attention import Answers, Carry, linear_attention, trace_norms
 from recattn_jax.kernels.precision import wide
 from recattn_jax.layers.base import Context, SequenceLayer
 from recattn_jax.layers.dense import dense, dense_general
@@ -29,6 +29,9 @@ class MatrixRecurrent(SequenceLayer):
 
     Parameters: `query/kernel`, `key/kernel`, `value/kernel` `[D, H, K]` and `out/kernel [H, K, D]`,
     with K = D / H. The state, gates and sums are float32, or float64 where x is.
+
+    With `mutable=["intermediates"]` the `gates` come out too, `forget`, f, and `input`, i, of a
+    layer that has them, and the `norms` of S and of n after each step: arrays `[B, T, H]`.
 
     Attributes:
       heads: H; the width of x must divide by it.
@@ -83,15 +86,15 @@ class MatrixRecurrent(SequenceLayer):
         queries, keys, values = (
             linear((self.heads, size), name=part)(x) for part in ("query", "key", "value")
         )
-        answers, carry = linear_attention(
-            *self.map_features(queries, keys),
-            values,
-            *self.log_gates(x),
-            Carry(*carry),
-            steps.starts,
-            steps.keep,
-            self.chunk,
-        )
+        queries, keys = self.map_features(queries, keys)
+        log_decay, log_input = self.log_gates(x)
+        told = (keys, values, log_decay, log_input, Carry(*carry), steps.starts, steps.keep)
+        answers, carry = linear_attention(queries, *told, self.chunk)
+        if self.is_mutable_collection("intermediates"):
+            self.sow("intermediates", "norms", trace_norms(*told))
+            named = {"forget": log_decay, "input": log_input}
+            gates = {name: jnp.exp(log) for name, log in named.items() if log is not None}
+            self.sow("intermediates", "gates", gates)
         y = linear(width, axis=(-2, -1), name="out")(self.combine(answers, x).astype(x.dtype))
         return y, RecurrentState(carry, steps.segment)
 

@@ -26,6 +26,9 @@ class LinearRecurrent(SequenceLayer):
 
     `h_t = a_t h_{t-1} + b_t`, with a and b functions of x_t alone. The carry, decays and inputs are
     float32, or float64 where x is.
+
+    With `mutable=["intermediates"]` all `carries` and `gates` come out too, arrays `[B, T, H]`: the
+    gates `decay`, a, and `input`, b, are what x makes of them, at starts and padding too.
     """
 
     @property
@@ -54,6 +57,8 @@ class LinearRecurrent(SequenceLayer):
         hidden_BTH, hidden_BH = linear_recurrence(
             decay_BTH, input_BTH, hidden_BH, steps.starts, steps.keep, self.implementation
         )
+        self.sow("intermediates", "carries", (hidden_BTH,))
+        self.sow("intermediates", "gates", {"decay": decay_BTH, "input": input_BTH})
         return hidden_BTH.astype(x.dtype), RecurrentState((hidden_BH,), steps.segment)
 
 

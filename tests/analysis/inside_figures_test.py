@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from recattn_jax.analysis import inside_figures
+from recattn_jax.analysis import attribution_figures, inside_figures
+from recattn_jax.analysis.context import ContextCurve
 from recattn_jax.analysis.inside import AttentionMap, RecurrenceTrace
 
 TOKENS = ["$x^$", "\x1b[31m", "a\nb", " ", "\u4e2d", "<separator>", "a" * 500]
@@ -27,4 +28,24 @@ def test_any_token_is_a_label(tmp_path) -> None:
 
 @pytest.mark.parametrize("tokens", [1, 96, 97, 512])
 def test_the_size_fits_the_text(tokens: int) -> None:
-    assert 1.6 <= inside_figures._inches(tokens) <= 17
+    assert 1.6 <= inside_figures.inches(tokens) <= 17
+
+
+def test_any_token_is_a_label_of_attributions(tmp_path) -> None:
+    count = len(TOKENS)
+    values = np.random.default_rng(0).normal(size=(count, count))
+    figures = attribution_figures
+    figures.gradient_map(values, TOKENS, TOKENS, "a$b", tmp_path / "signed.png")
+    figures.gradient_map(np.abs(values[:1]), TOKENS[:1], TOKENS, "a$b", tmp_path / "norm.png")
+    figures.gradient_map(0 * values, TOKENS, TOKENS, "nothing", tmp_path / "nothing.png")
+    figures.integrated(values[0], TOKENS, "a$b", tmp_path / "integrated.png")
+    curve = ContextCurve(np.array([1, 2]), np.array([2.0, 1.0]), np.array([0.1, 0.1]), 300)
+    figures.context(curve, tmp_path / "context.png")
+    figures.flow(np.array([1.0, 0.1, 0.0]), tmp_path / "flow.png")
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_norms_are_no_hidden_units(tmp_path) -> None:
+    trace = RecurrenceTrace("a", "MLSTM", (np.ones((7, 2)),), {"forget": np.ones((7, 2))}, True)
+    inside_figures.recurrence(trace, TOKENS, tmp_path / "norms.png")
+    assert (tmp_path / "norms.png").exists()

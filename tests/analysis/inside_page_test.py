@@ -7,8 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
+from recattn_jax.analysis.attribution import Attribution
 from recattn_jax.analysis.inside import AttentionMap, RecurrenceTrace
-from recattn_jax.analysis.inside_page import TokenMap, attention_maps, write_inside_page
+from recattn_jax.analysis.inside_page import (
+    TokenMap,
+    attention_maps,
+    attribution_maps,
+    write_inside_page,
+)
 from recattn_jax.analysis.inspection import Inspection
 from tests import browser
 from tests.analysis.page_test import HOSTILE
@@ -197,3 +203,30 @@ def test_it_shows_what_there_is(tmp_path: Path) -> None:
         write(tokens=1, maps=0, traces=0)
         page.reload()
         assert page.locator(".reading").inner_text().split() == ["word", "input", "step", "0"]
+
+
+def test_attributions_are_maps_between_outputs_and_inputs() -> None:
+    seen = seen_in_a_translator()
+    assert attribution_maps(seen) == []
+    random = np.random.default_rng(0)
+    found = Attribution(
+        gradients=(random.normal(size=(5, 4)), random.normal(size=(5, 5))),
+        norms=(np.ones((5, 4)), np.ones((5, 5))),
+        integrated=(np.arange(4.0), np.arange(5.0)),
+        of=3,
+        change=16.0,
+        error=0.0,
+    )
+    maps = attribution_maps(dataclasses.replace(seen, attribution=found))
+    assert [(each.path, each.kind) for each in maps[:3]] == [
+        ("from source", "gradient norm"),
+        ("from source", "gradient x input"),
+        ("from source", "integrated gradients"),
+    ]
+    assert [(each.rows, each.columns) for each in maps[2:4]] == [
+        ("target", "source"),
+        ("target", "target"),
+    ]
+    assert maps[1].values.shape == (1, 5, 4)
+    assert maps[5].values[0, 3].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert np.count_nonzero(maps[5].values) == 4

@@ -64,7 +64,8 @@ def check_rows(name: str) -> None:
         np.testing.assert_allclose(sums[~empty], 1.0, atol=1e-5, err_msg=each.path)
     for trace in seen.recurrence:
         assert all(a.shape[0] == LENGTH for a in (*trace.carries, *trace.gates.values()))
-    assert all("writes the slots" in line for line in seen.left_out)
+    left = [line for line in seen.left_out if "writes the slots" not in line]
+    assert all("CausalConvolution carries a state" in line for line in left)
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 3}, {"causal": False}])
@@ -196,3 +197,82 @@ def test_pooling_is_one_look() -> None:
     (only,) = look(model).attention
     assert (only.kind, only.weights.shape) == ("pooling", (1, 1, LENGTH))
     assert only.path == "readout"
+
+
+def remembered(gates) -> np.ndarray:
+    """What the gates make of a linear recurrence, `h_t = a_t h_{t-1} + b_t`."""
+    hidden, found = np.zeros(gates["input"].shape[1]), []
+    for decay, given in zip(gates["decay"], gates["input"], strict=True):
+        hidden = decay * hidden + given
+        found.append(hidden)
+    return np.stack(found)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.MinGRU(WIDTH),
+        pytest.param(layers.MinLSTM(WIDTH), marks=pytest.mark.slow),
+        pytest.param(layers.RGLRU(2), marks=pytest.mark.slow),
+    ],
+)
+def test_gates_make_the_states_of_a_linear_recurrence(layer) -> None:
+    seen = look(layers.Bidirectional(layer, layer.clone()))
+    assert not seen.left_out
+    by_path = {trace.path: trace for trace in seen.recurrence}
+    forward, backward = by_path["forward_layer"], by_path["backward_layer"]
+    turned = {name: gate[::-1] for name, gate in backward.gates.items()}
+    assert forward.cell == type(layer).__name__
+    joined = np.concatenate([remembered(forward.gates), remembered(turned)[::-1]], axis=-1)
+    assert_close(joined, seen.output[0], 1e-6)
+    carried = np.concatenate([forward.carries[0], backward.carries[0]], axis=-1)
+    assert_close(carried, seen.output[0], 1e-6)
+
+
+@pytest.mark.slow
+def test_copies_of_a_linear_recurrence_are_told_apart() -> None:
+    seen = look(layers.Repeat(layers.MinGRU(WIDTH), 2))
+    first, second = sorted(seen.recurrence, key=lambda trace: trace.path)
+    assert_close(remembered(first.gates), first.carries[0], 1e-6)
+    assert_close(remembered(second.gates), seen.output[0], 1e-6)
+
+
+@pytest.mark.slow
+def test_a_linear_recurrence_begins_anew_in_every_chunk() -> None:
+    (trace,) = look(layers.Chunked(layers.MinGRU(WIDTH), size=4)).recurrence
+    for start in (0, 4, 8):
+        part = {name: gate[start : start + 4] for name, gate in trace.gates.items()}
+        assert_close(remembered(part), trace.carries[0][start : start + 4], 1e-6)
+
+
+@pytest.mark.slow
+def test_a_layer_that_shows_nothing_is_named() -> None:
+    seen = look(layers.Serial((layers.CausalConvolution(3), layers.MinGRU(WIDTH))))
+    assert [trace.cell for trace in seen.recurrence] == ["MinGRU"]
+    (line,) = seen.left_out
+    assert line == "layers_0: CausalConvolution carries a state and shows nothing of it"
+
+
+@pytest.mark.slow
+def test_reference_kernels_are_exact() -> None:
+    """In float64, and over a few layers: what differs in float32 is rounding."""
+    mixers = [
+        layers.Parallel((layers.LSTM(WIDTH), plain(window=3)), combine=layers.add),
+        layers.Parallel((layers.GRU(WIDTH), layers.CrossAttention(2)), combine=layers.add),
+        layers.SelfAttention(2, window=4, positions=layers.Rotary()),
+        layers.MLSTM(2, chunk=4),
+    ]
+    blocks = [layers.Residual(layers.Serial((layers.RMSNorm(), mixer))) for mixer in mixers]
+    layer = layers.Serial(tuple(blocks))
+    with jax.enable_x64(True):
+        random = np.random.default_rng(0)
+        x, memory = (jnp.asarray(a, jnp.float64) for a in (X, MEMORY))
+        context = Context(memory=memory)
+        variables = jax.tree.map(
+            lambda a: jnp.asarray(a + 0.3 * random.normal(size=a.shape)),
+            jax.jit(layer.init)(jax.random.key(0), x, None, context),
+        )
+        seen = look_inside(layer, variables, x, None, context)
+        fast = jax.jit(layer.apply)(variables, x, None, context)[0]
+        assert fast.dtype == seen.output.dtype == jnp.float64
+        assert_close(seen.output, fast, 1e-12)

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from recattn_jax.analysis import results
-from recattn_jax.analysis.reports import find_runs
+from recattn_jax.analysis.summaries import find_runs
 from recattn_jax.errors import StorageError, UserError
-from tests.analysis.reports_test import write_run
+from tests.analysis.run_folders import write_run
 
 RESULT = results.Result(
     experiment="some",

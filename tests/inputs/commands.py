@@ -261,7 +261,7 @@ def commands(place: Path) -> Mapping[str, fuzz.Target]:
             made.trained,
             run,
             lambda: fuzz.command(report, ["--workdir=run"]),
-            lambda name: name.startswith(("run/report.md", "run/curves_")),
+            lambda name: name.startswith(("run/report.", "run/curves_")),
         ),
         "report flags": flagged(report, ["--workdir=run"], made.trained, own),
         "submit job": damaged(

@@ -36,8 +36,9 @@ def test_any_name_stands_in_a_figure(tmp_path):
     file = tmp_path / "a.png"
     confusion(np.eye(len(NAMES), dtype=np.int64), NAMES, file)
     assert file.read_bytes().startswith(PNG) and file.stat().st_size < 1_000_000
-    loss_curves([Curve(name, "$", [1, 2], [0.1, 0.2], [2.0, 1.0]) for name in NAMES], "$l", file)
-    loss_curves([Curve("_hidden", "train", [1], [0.1], [2.0])], "loss", file)  # the only one
+    steps, numbers = np.array([1, 2]), np.array([[0.2, 0.1]])
+    loss_curves([Curve(name, "$", steps, numbers, numbers) for name in NAMES], "$l", file)
+    loss_curves([Curve("_hidden", "train", steps, numbers, numbers)], "loss", file)  # alone
     comparison([Panel("$x^{", "$y_{", True, {"$": [0.5], "$_{": [0.4]})], file)
     trials = [Trial(n, FINISHED, {"$k^{": name}, 1, float(n)) for n, name in enumerate(NAMES)]
     sweeps.parallel_coordinates(trials, ["$k^{"], [], "$h", False, file)

@@ -175,13 +175,20 @@ def test_what_a_run_says_of_itself_steers_no_terminal_and_no_page(call, trained)
     before = everything_under(Path())
     result = call(report, "--workdir=.")
     assert result.code == 0, result.err
-    page = Path("report.md").read_text()
-    for text in (result.out, page):
+    page, drawn = Path("report.md").read_text(), Path("report.html").read_text()
+    for text in (result.out, page, drawn):
         assert "\x1b" not in text and "\x07" not in text and "\nforged" not in text
         assert "\\x1b]0;owned" in text or "\\\\x1b\\]0;owned" in text
     assert "<script>" not in page and "[a](javascript" not in page
+    assert drawn.count("<script") == 2 and "<b>" not in drawn
     new = [name for name in everything_under(Path()) if name not in before]
-    assert sorted(n.partition("_")[0] for n in new) == ["curves", "report.md"] and len(new[0]) < 120
+    assert sorted(n.partition("_")[0] for n in new) == [
+        "bars",
+        "curves",
+        "report.html",
+        "report.md",
+    ]
+    assert max(map(len, new)) < 120
 
 
 def test_a_terminal_is_shown_control_characters_and_a_pipe_is_given_them(monkeypatch):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import types
@@ -15,6 +16,7 @@ from recattn_jax.errors import UserError
 from tests.launch.commands import TEXT, TINY, python_process
 
 CONFIG = f"--config={TINY}"
+FIGURE = "curves_tiny_experiment.png"
 
 
 def headline(result):
@@ -132,7 +134,14 @@ def test_a_run_without_a_workdir_is_named_after_its_numbers(call):
     assert f"damaged: {names[0]}: metrics.jsonl" in reported.out
     page = Path("runs/report.md").read_text()
     assert "| run" in page and "(curves_tiny_experiment.png)" in page
-    assert Path("runs/curves_tiny_experiment.png").read_bytes().startswith(b"\x89PNG")
+    assert Path("runs", FIGURE).read_bytes().startswith(b"\x89PNG")
+    assert all(f'"{name}"' in Path("runs/report.html").read_text() for name in names)
+    written = reported.out.splitlines()[-1].removeprefix("written: ").split(", ")
+    assert written == [f"runs/{name}" for name in ("report.html", "report.md", FIGURE)]
+    assert {path.name for path in Path("runs").iterdir()} == {
+        *names,
+        *map(os.path.basename, written),
+    }
 
 
 def test_a_run_starts_from_the_weights_of_another(call, trained):

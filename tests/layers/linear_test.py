@@ -143,6 +143,65 @@ def test_equals_its_formula(name: str) -> None:
         assert_gradients_close(gradients, wanted, 1e-10)
 
 
+SEGMENTS = jnp.array([[0, 1, 1, 1, 0, 2, 2, 2, 2, 2, 2], [4, 4, 4, 5, 5, 5, 5, 5, 5, 0, 0]])
+
+
+def followed(state, step, segments):
+    """The states that gates make of a state, where documents start anew and padding is no step."""
+    number, found = 4 * np.ones(B), []  # the document of the state
+    for t, now in enumerate(np.asarray(segments).T):
+        begun = (now != number) & (now > 0)
+        after = step(np.where(begun.reshape((B,) + (1,) * (state.ndim - 1)), 0.0, state), t)
+        state = np.where((now > 0).reshape((B,) + (1,) * (state.ndim - 1)), after, state)
+        number = np.where(now > 0, now, number)
+        found.append(state)
+    return np.stack(found, 1)
+
+
+@pytest.mark.parametrize("name", ["MinGRU", "MLSTM", "LinearAttention"])
+def test_shown_gates_make_the_states(name: str) -> None:
+    """In two documents and padding, of which the first goes on; and looking changes nothing."""
+    layer, _ = LAYERS[name]
+    x = jax.random.normal(jax.random.key(0), (B, T, D))
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
+    _, state = layer.apply(variables, 2 * x[:, :3])
+    state = state.replace(segment=jnp.full((B,), 4))
+    context = Context(segments=SEGMENTS)
+    (y, last), notes = layer.apply(variables, x, state, context, mutable=["intermediates"])
+    plain, carried = layer.apply(variables, x, state, context)
+    assert (y == plain).all() and jax.tree.all(jax.tree.map(jnp.array_equal, last, carried))
+    (gates,) = notes["intermediates"]["gates"]
+    if name == "MinGRU":
+        ((shown,),) = notes["intermediates"]["carries"]
+        made = followed(
+            np.asarray(state.carry[0]),
+            lambda h, t: gates["decay"][:, t] * h + gates["input"][:, t],
+            SEGMENTS,
+        )
+        assert_close(shown, made, 1e-6)
+        assert_close(y[SEGMENTS > 0], made[SEGMENTS > 0], 1e-6)
+        return
+    _, k, v = heads(variables["params"], x)
+    k = k / jnp.sqrt(K) if name == "MLSTM" else elu(k) + 1
+    forget, given = (gates.get(gate, jnp.ones((B, T, H))) for gate in ("forget", "input"))
+    assert set(gates) == ({"forget", "input"} if name == "MLSTM" else set())
+
+    def remember(memory, t):
+        outer = k[:, t][..., :, None] * v[:, t][..., None, :]
+        return forget[:, t][..., None, None] * memory + given[:, t][..., None, None] * outer
+
+    def count(normalizer, t):
+        return forget[:, t][..., None] * normalizer + given[:, t][..., None] * k[:, t]
+
+    memory, normalizer = (
+        followed(np.asarray(before), step, SEGMENTS)
+        for before, step in zip(true_carry(state), (remember, count), strict=True)
+    )
+    assert_close((memory[:, -1], normalizer[:, -1]), true_carry(last), 1e-5)
+    norms = np.linalg.norm(memory, axis=(-2, -1)), np.linalg.norm(normalizer, axis=-1)
+    assert_close(notes["intermediates"]["norms"][0], norms, 1e-5)
+
+
 @pytest.mark.parametrize("name", ["MinLSTM", "RGLRU", "MLSTM"])
 def test_extreme_gates_are_finite_in_value_and_gradient(name: str) -> None:
     """Inputs, and so the gates before their nonlinearity, of hundreds."""

@@ -1,0 +1,162 @@
+"""Effective context: how much a language model gains from what stands further back."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from recattn_jax.errors import UserError
+from recattn_jax.layers import Context
+from recattn_jax.models import SequenceModel
+from recattn_jax.shapes import Array, Float, Int
+
+CLOSE = 0.01
+"""A context is long enough where its loss is within this share of the best."""
+MOST_TARGETS = 512
+LEAST_TARGETS = 256
+"""A context length that fewer targets have in their document is not measured."""
+_TOKENS = 1 << 14  # of a batch
+_LOGITS = 1 << 25  # of a batch
+
+Rows = tuple[Int[np.ndarray, "N C"], Int[np.ndarray, " N"]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ContextCurve:
+    """The loss of the same targets from more and more context.
+
+    Attributes:
+      lengths: `[C]`, tokens that the model was given before the target, powers of two.
+      losses: `[C]`, mean nats of a target, for each length.
+      errors: `[C]`, standard errors of these means.
+      targets: how many.
+
+    >>> losses, errors = np.array([3.0, 2.01, 2.0]), np.array([0.1, 0.1, 0.1])
+    >>> ContextCurve(np.array([1, 2, 4]), losses, errors, targets=300).effective
+    2
+    """
+
+    lengths: Int[np.ndarray, " C"]
+    losses: Float[np.ndarray, " C"]
+    errors: Float[np.ndarray, " C"]
+    targets: int
+
+    @property
+    def effective(self) -> int:
+        """The shortest context whose loss is within `CLOSE` of the best."""
+        return int(self.lengths[self.losses <= (1 + CLOSE) * self.losses.min()][0])
+
+
+def context_curve(
+    model: nn.Module,
+    variables: Any,
+    batches: Iterable[Mapping[str, np.ndarray]],
+    say: Callable[[int, int], None] | None = None,
+) -> ContextCurve:
+    """Scores targets of a language model from contexts of 1, 2, 4, ... tokens.
+
+    A target is given the tokens just before it, of its own document, as a row of their own, and a
+    fresh state: what is further back does not exist. Targets are spread evenly over those that have
+    the longest context; it is the longest that `LEAST_TARGETS` have in the rows.
+
+    Args:
+      model: an unbound language model, `[B, T] -> [B, T, V]`.
+      variables: its variables.
+      batches: `inputs`, `targets` and `segments`, `[B, T]`, such as an epoch of a pipeline.
+      say: is told how many lengths of how many are done.
+
+    Returns:
+      The curve.
+
+    Raises:
+      UserError: there are not enough targets.
+
+    >>> from recattn_jax.layers import Embed, Identity
+    >>> from recattn_jax.models import PerStep
+    >>> model = SequenceModel(Embed(5, 4), Identity(), PerStep(5))
+    >>> row = np.resize(np.arange(5), (32, 16))
+    >>> batch = {"inputs": row, "targets": row, "segments": np.ones_like(row)}
+    >>> curve = context_curve(model, model.init(jax.random.key(0), jnp.asarray(row)), [batch])
+    >>> curve.lengths.tolist(), curve.effective
+    ([1, 2, 4, 8], 1)
+
+    Khandelwal et al., Sharp nearby, fuzzy far away: how neural language models use context, 2018,
+    arXiv:1805.04623.
+    """
+    contexts_NC, targets_N = _chosen(batches)
+    lengths = 2 ** np.arange(contexts_NC.shape[1].bit_length())
+
+    @jax.jit
+    def nats(
+        variables: Any, inputs_BT: Array, segments_BT: Array, targets_B: Array
+    ) -> Float[Array, " B"]:
+        logits_BV = model.apply(variables, inputs_BT, segments_BT, method=_predict_last)
+        return optax.softmax_cross_entropy_with_integer_labels(logits_BV, targets_B)
+
+    whole = not isinstance(model, SequenceModel)
+    losses, errors = [], []
+    for done, length in enumerate(lengths):
+        inputs_NT = contexts_NC[:, -length:]
+        shape = jax.eval_shape(lambda v, x: model.apply(v, x)[0], variables, inputs_NT[:1])
+        logits = shape.size if whole else shape.shape[-1]
+        block = max(1, min(_TOKENS // length, _LOGITS // logits, len(targets_N)))
+        parts = []
+        for start in range(0, len(targets_N), block):
+            some = np.resize(np.arange(start, min(start + block, len(targets_N))), block)
+            # Segments are given: the compiler would fold, at length, what their lack stands for.
+            row = np.ones((block, length), np.int32)
+            parts.append(jax.device_get(nats(variables, inputs_NT[some], row, targets_N[some])))
+        found = np.concatenate(parts)[: len(targets_N)].astype(np.float64)
+        losses.append(found.mean())
+        errors.append(found.std(ddof=1) / len(found) ** 0.5)
+        if say is not None:
+            say(done + 1, len(lengths))
+    return ContextCurve(lengths, np.array(losses), np.array(errors), len(targets_N))
+
+
+def _predict_last(model: nn.Module, inputs: Array, segments: Array) -> Float[Array, "B V"]:
+    """The logits of the last step; those of the others are not made where that can be helped."""
+    context = Context(segments=segments)
+    if not isinstance(model, SequenceModel):
+        return model(inputs, None, context)[0][:, -1]
+    x, _ = model.frontend(inputs, None, context)
+    x, _ = model.body(x, None, context)
+    return jnp.asarray(model.readout(x[:, -1:], Context()))[:, 0]
+
+
+def _chosen(batches: Iterable[Mapping[str, np.ndarray]]) -> Rows:
+    """Targets, and the tokens before each, the longest power of two that enough of them have."""
+    rows = [
+        row
+        for batch in batches
+        for row in zip(
+            *(np.asarray(batch[n]) for n in ("inputs", "targets", "segments")), strict=True
+        )
+    ]
+    # How many tokens of its document stand before each target, in its row.
+    seen = [_ages(segments) for _, _, segments in rows]
+    every = np.sort(np.concatenate(seen))[::-1] if seen else np.zeros(0, int)
+    if len(every) < LEAST_TARGETS or every[LEAST_TARGETS - 1] < 1:
+        raise UserError(
+            f"effective context is measured on {LEAST_TARGETS} targets at least, and the rows have"
+            f" {np.sum(every > 0)}; give more text to evaluate on"
+        )
+    longest = 1 << (int(every[LEAST_TARGETS - 1]).bit_length() - 1)
+    places = [(n, t) for n, ages in enumerate(seen) for t in np.flatnonzero(ages >= longest)]
+    spread = np.linspace(0, len(places) - 1, min(len(places), MOST_TARGETS)).round().astype(int)
+    chosen = [places[index] for index in spread]
+    contexts = [rows[n][0][t + 1 - longest : t + 1] for n, t in chosen]
+    return np.stack(contexts), np.array([rows[n][1][t] for n, t in chosen])
+
+
+def _ages(segments_T: Int[np.ndarray, " T"]) -> Int[np.ndarray, " T"]:
+    """1 at the first step of a document, then 2, ...; 0 at padding."""
+    steps = np.arange(len(segments_T))
+    begins = np.diff(segments_T, prepend=-1) != 0
+    first = np.maximum.accumulate(np.where(begins, steps, 0))
+    return np.where(segments_T > 0, steps - first + 1, 0)
