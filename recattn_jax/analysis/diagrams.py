@@ -62,6 +62,9 @@ class Drawing:
       middle: where it is entered and left, from its left side.
       marks: its SVG elements.
       line: whether it is entered by a line, which needs no head of an arrow before it.
+
+    >>> Drawing(40.0, 20.0, 20.0, ("<path/>",)).at(3.0, 4.0)
+    '<g transform="translate(3 4)"><path/></g>'
     """
 
     width: Pixels
@@ -110,6 +113,16 @@ def draw(layer: nn.Module) -> Drawing:
 
     A layer that is drawn in a way of its own registers it here; any other that has layers among its
     fields is a frame around them.
+
+    Args:
+      layer: unbound.
+
+    Returns:
+      The part of a picture.
+
+    >>> from recattn_jax.layers import LSTM
+    >>> draw(LSTM(8)).height > 0
+    True
     """
     return _box(layer)
 
