@@ -40,7 +40,7 @@ def any_shape() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-LONGEST = ("faults_test.py", "readme_test.py", "imports_test.py")
+LONGEST = ("faults_test.py", "documents_test.py", "imports_test.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -29,7 +29,7 @@ FILES = sorted(
     if path.stem != "__init__"
 )
 # One of each way from data to a task; the arms of others are looked at in the slow tests.
-OFTEN = ("char_lm", "classify", "etth1", "s1", "scan", "snips", "spoken_digits", "tag", "wikitext2")
+OFTEN = ("char_lm", "etth1", "scan", "spoken_digits", "tag")
 LOOKED_INTO = [
     pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.slow, id=str(path))
     for path in FILES

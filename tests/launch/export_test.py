@@ -101,6 +101,7 @@ def test_it_says_the_same_elsewhere(call, trained, tmp_path, packages):
             assert_close([got[name]], [wanted])
 
 
+@pytest.mark.slow
 def test_a_translator_is_not_exported(call, scored, packages):
     refused = call(export, f"--workdir={scored('translate')}", "--out=other")
     assert refused.code == 2 and refused.err.count("\n") == 1

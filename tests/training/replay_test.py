@@ -115,6 +115,7 @@ def test_the_operation_is_named_where_jax_looks_for_nan(broken):
     assert jax.debug_nans.value is False
 
 
+@pytest.mark.slow
 def test_training_that_looks_for_nan_stops_at_the_step(tmp_path):
     with (
         jax.debug_nans(True),

@@ -102,6 +102,7 @@ def test_a_row_of_carried_attention_needs_no_other_row():
     prepared.cache_clear()
 
 
+@pytest.mark.slow
 def test_muon_gathers_each_matrix_once(monkeypatch):
     """Left in parts, a matrix would be gathered for each of fifteen products."""
     muon = optimizers.muon(optimizers.constant(1e-2, 0), 0.9, 0.9, 0.99, 0.0, None)
