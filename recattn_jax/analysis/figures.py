@@ -292,11 +292,25 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, object]) -> None
     axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
     axes.set_xlim(-0.6, len(panel.bars) - 0.4)
     axes.set_ylim(floor, top)
-    better = "more is better" if panel.maximise else "less is better"
     cut = f"\naxis from {floor:.4g}" if floor else ""
-    axes.set_ylabel(f"{panel.quantity}\n{better}{cut}", fontsize=8)
+    axes.set_ylabel(f"{panel.quantity}\n{better(panel.maximise)}{cut}", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def better(maximise: bool) -> str:
+    """Which direction is better, in words.
+
+    Args:
+      maximise: whether more of it is.
+
+    Returns:
+      A few words.
+
+    >>> better(True)
+    'more is better'
+    """
+    return "more is better" if maximise else "less is better"
 
 
 def axis_floor(values: Sequence[float]) -> float:
