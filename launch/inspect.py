@@ -94,6 +94,8 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             app.required(flag_values, "text")
         if flag_values.text is None and not (flag_values.target is flag_values.of is None):
             raise UserError("--target and --of are about a text; give --text too")
+        if not flag_values.attribution:
+            app.refuse(flag_values, ("of",), "--noattribution explains no output")
         run = load_run(workdir, app.checkpoint(flag_values.checkpoint), flag_values.config)
         out = place(flag_values.out) if flag_values.out else run.path / "inspect"
         seen = None
