@@ -146,11 +146,9 @@ def _owed(seen: Inspection, found: Attribution) -> str:
     ]
     most = sorted(owed, key=lambda each: -abs(each[0]))[:_NAMED]
     named = ", ".join(f"{one_line(token)!r} ({axis} {n}) {v:+.2f}" for v, token, axis, n in most)
-    exact = "" if found.complete else ": too far to rely on them"
     return (
         f"integrated gradients of output {found.of}, {one_line(seen.outputs[found.of])!r}: most to"
-        f" {named}; they sum to {found.change + found.error:+.3f} nats, {abs(found.error):.1e} off"
-        f" what it gains over embeddings of 0{exact}"
+        f" {named}; {found.exactness}"
     )
 
 
@@ -279,6 +277,7 @@ def _draw(seen: Inspection, found: Attribution, out: Path) -> None:
             file = out / f"{name}-{axis}.png"
             attribution_figures.gradient_map(values, seen.outputs, tokens, title, file)
         title = f"integrated gradients of output {found.of}, {of!r}"
+        title += "" if found.complete else ", inexact"
         file = out / f"integrated-gradients-{axis}.png"
         attribution_figures.integrated(found.integrated[index], tokens, title, file)
 
