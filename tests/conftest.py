@@ -1,8 +1,11 @@
 """Settings for every test: CPU only, eight virtual devices, no silent broadcasting of ranks."""
 
+import atexit
 import gc
 import importlib.metadata
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +17,14 @@ if importlib.metadata.version("jaxlib") < "0.11":  # later ones do not know it, 
     COMPILER.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(COMPILER))
 os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+# Many tests, and the processes that they start, compile what another has compiled: they share it
+# for as long as the run takes.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    SHARED = tempfile.mkdtemp(prefix="recattn_compiled_")
+    atexit.register(shutil.rmtree, SHARED, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = SHARED
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 gc.set_threshold(1_000_000, 20, 100)  # tracing makes many objects and few cycles
 
 import jax  # noqa: E402  (platform and flags must be chosen before the import)

@@ -27,9 +27,9 @@ def writer():
 @pytest.mark.parametrize(
     ("rows", "gate", "writes_inputs"),
     [
-        ("packed", layers.LSTMGate(), False),
+        pytest.param("packed", layers.LSTMGate(), False, marks=pytest.mark.slow),
         ("packed", layers.FixedGate(), True),
-        ("whole", layers.add, False),
+        pytest.param("whole", layers.add, False, marks=pytest.mark.slow),
     ],
 )
 def test_equals_a_loop_over_blocks(rows: str, gate, writes_inputs: bool) -> None:

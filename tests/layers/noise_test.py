@@ -62,9 +62,9 @@ EVERYTHING = Noise(inputs=0.4, states=0.4, per_step=True, zoneout=0.4, weights=0
 @pytest.mark.parametrize(
     "layer",
     [
-        LSTM(H, projection=3, noise=VARIATIONAL),
+        pytest.param(LSTM(H, projection=3, noise=VARIATIONAL), marks=pytest.mark.slow),
         LSTM(H, projection=3, noise=EVERYTHING, remat_every=4),
-        GRU(H, reset_after=False, noise=VARIATIONAL),
+        pytest.param(GRU(H, reset_after=False, noise=VARIATIONAL), marks=pytest.mark.slow),
         GRU(H, reset_after=False, noise=EVERYTHING),
         SLSTM(H, heads=2, noise=EVERYTHING),
     ],
