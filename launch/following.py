@@ -40,8 +40,8 @@ def commands(task: Task, data: Data, workdir: Path, config_path: str) -> list[st
         found.append(_line("inspect", run, text=_TEXT))
     if can_export(task):
         found.append(_line("export", run, out=str(workdir / "exported")))
-    # Beside other runs, but never all that is below where one happens to stand.
-    root = workdir if workdir.parent == Path() else workdir.parent
+    # Beside other runs, but never all that is below where one happens to stand, or below /.
+    root = workdir if workdir.parent == workdir.parent.parent else workdir.parent
     return [*found, _line("report", {"workdir": str(root)})]
 
 

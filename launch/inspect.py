@@ -14,8 +14,9 @@ of what the log-probability of each output owes to each input token: the norm of
 gradient times input, and, for one output, the last or --of, integrated gradients. All numbers are
 in maps.npz:
 
-  attention/PATH [H, T, S], gates/PATH/NAME [T, H], carries/PATH/K [T, H] (the hidden state first),
-  labels/AXIS, losses, gradient_norm/AXIS and gradient_x_input/AXIS [O, T],
+  attention/PATH [H, T, S], gates/PATH/NAME [T, H],
+  carries/PATH/K [T, H] (the hidden state first), labels/AXIS, losses,
+  gradient_norm/AXIS and gradient_x_input/AXIS [O, T],
   integrated_gradients/AXIS [T]
 
 --measure needs no --text. `context` scores the same tokens of the validation split from 1, 2, 4,
@@ -27,7 +28,6 @@ context_losses, context_errors [C], context_targets, flow [T].
 Maps are not made of runs of series, sound and tables.
 """
 
-import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +46,8 @@ from recattn_jax.analysis.context import CLOSE
 from recattn_jax.analysis.flow import lag_below
 from recattn_jax.analysis.inside_page import attention_maps, attribution_maps, write_inside_page
 from recattn_jax.analysis.inspection import Inspection, inspect_run
-from recattn_jax.errors import StorageError, UserError
+from recattn_jax.errors import UserError
+from recattn_jax.files import write_arrays
 from recattn_jax.training.loading import Run, load_run
 from recattn_jax.untrusted import one_line, place
 
@@ -93,6 +94,8 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
             app.required(flag_values, "text")
         if flag_values.text is None and not (flag_values.target is flag_values.of is None):
             raise UserError("--target and --of are about a text; give --text too")
+        if not flag_values.attribution:
+            app.refuse(flag_values, ("of",), "--noattribution explains no output")
         run = load_run(workdir, app.checkpoint(flag_values.checkpoint), flag_values.config)
         out = place(flag_values.out) if flag_values.out else run.path / "inspect"
         seen = None
@@ -143,11 +146,9 @@ def _owed(seen: Inspection, found: Attribution) -> str:
     ]
     most = sorted(owed, key=lambda each: -abs(each[0]))[:_NAMED]
     named = ", ".join(f"{one_line(token)!r} ({axis} {n}) {v:+.2f}" for v, token, axis, n in most)
-    exact = "" if found.complete else ": too far to rely on them"
     return (
         f"integrated gradients of output {found.of}, {one_line(seen.outputs[found.of])!r}: most to"
-        f" {named}; they sum to {found.change + found.error:+.3f} nats, {abs(found.error):.1e} off"
-        f" what it gains over embeddings of 0{exact}"
+        f" {named}; {found.exactness}"
     )
 
 
@@ -164,34 +165,33 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
       UserError: the run is of another kind, or the folder cannot be made.
       StorageError: a file cannot be written.
     """
+    curve = flow_T = None
     numbers: dict[str, Any] = {}
-    with _writing(out):
-        if "context" in names:
-            curve = measures.run_context(run, _rows(run), _progress("context"))
-            at = curve.effective
-            best = int(np.argmin(curve.losses))
-            print(
-                f"effective context: {at} tokens, whose loss is within {CLOSE:.0%} of the best,"
-                f" {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
-                f" {curve.lengths[best]}; of {curve.targets} tokens of the {_SPLIT} split"
-            )
-            attribution_figures.context(curve, out / "context.png")
-            for name in ("lengths", "losses", "errors", "targets"):
-                numbers[f"context_{name}"] = getattr(curve, name)
-        if "flow" in names:
-            rows = _rows(run) if seen is None else _row(seen)
-            flow_T = measures.run_flow(run, rows)
-            lag = lag_below(flow_T, measures.GONE)
-            where = (
-                f"from lag {lag} on" if lag is not None else f"at no lag up to {len(flow_T) - 1}"
-            )
-            print(
-                f"gradient flow: the gradient of the last output is below {measures.GONE:g} of that"
-                f" of its own step {where}"
-            )
-            attribution_figures.flow(flow_T, out / "flow.png")
-            numbers["flow"] = flow_T
-        np.savez_compressed(out / "measures.npz", allow_pickle=False, **numbers)
+    if "context" in names:
+        curve = measures.run_context(run, _rows(run), _progress("context"))
+        best = int(np.argmin(curve.losses))
+        print(
+            f"effective context: {curve.effective} tokens, whose loss is within {CLOSE:.0%} of the"
+            f" best, {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
+            f" {curve.lengths[best]}; of {curve.targets} tokens of the {_SPLIT} split"
+        )
+        for name in ("lengths", "losses", "errors", "targets"):
+            numbers[f"context_{name}"] = getattr(curve, name)
+    if "flow" in names:
+        flow_T = measures.run_flow(run, _rows(run) if seen is None else _row(seen))
+        lag = lag_below(flow_T, measures.GONE)
+        where = f"from lag {lag} on" if lag is not None else f"at no lag up to {len(flow_T) - 1}"
+        print(
+            f"gradient flow: the gradient of the last output is below {measures.GONE:g} of that"
+            f" of its own step {where}"
+        )
+        numbers["flow"] = flow_T
+    _make(out)
+    if curve is not None:
+        attribution_figures.context(curve, out / "context.png")
+    if flow_T is not None:
+        attribution_figures.flow(flow_T, out / "flow.png")
+    write_arrays(out / "measures.npz", numbers)
     print(f"{out}: measures.npz and figures of {' and '.join(names)}")
 
 
@@ -225,22 +225,11 @@ def _progress(what: str) -> Say:
     return say
 
 
-@contextlib.contextmanager
-def _writing(out: Path) -> Iterator[None]:
-    """Makes the folder; what goes wrong with it is one line.
-
-    Raises:
-      UserError: the folder cannot be made.
-      StorageError: a file cannot be written.
-    """
+def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot create the folder {out}: {error}") from error
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"cannot write into {out}: {error.strerror}") from error
 
 
 def write(seen: Inspection, title: str, out: Path) -> None:
@@ -255,22 +244,22 @@ def write(seen: Inspection, title: str, out: Path) -> None:
       UserError: the folder cannot be made.
       StorageError: a file cannot be written.
     """
-    with _writing(out):
-        seen.save(out / "maps.npz")
-        names = _files(each.path for each in seen.attention)
-        for attention, name in zip(seen.attention, names, strict=True):
-            rows, columns = (seen.labels.get(axis) for axis in seen.axes[attention.path])
-            inside_figures.attention(attention, rows, columns, out / f"attention-{name}.png")
-        names = _files(each.path for each in seen.recurrence)
-        for trace, name in zip(seen.recurrence, names, strict=True):
-            steps = seen.labels[seen.axis(trace.path)]
-            inside_figures.recurrence(trace, steps, out / f"recurrence-{name}.png")
-        if seen.losses is not None:
-            inside_figures.losses(seen.losses, seen.expected, out / "losses.png")
-        if seen.attribution is not None:
-            _draw(seen, seen.attribution, out)
-        maps = attention_maps(seen) + attribution_maps(seen)
-        write_inside_page(out / "inside.html", title, seen, maps)
+    _make(out)
+    seen.save(out / "maps.npz")
+    names = _files(each.path for each in seen.attention)
+    for attention, name in zip(seen.attention, names, strict=True):
+        rows, columns = (seen.labels.get(axis) for axis in seen.axes[attention.path])
+        inside_figures.attention(attention, rows, columns, out / f"attention-{name}.png")
+    names = _files(each.path for each in seen.recurrence)
+    for trace, name in zip(seen.recurrence, names, strict=True):
+        steps = seen.labels[seen.axis(trace.path)]
+        inside_figures.recurrence(trace, steps, out / f"recurrence-{name}.png")
+    if seen.losses is not None:
+        inside_figures.losses(seen.losses, seen.expected, out / "losses.png")
+    if seen.attribution is not None:
+        _draw(seen, seen.attribution, out)
+    maps = attention_maps(seen) + attribution_maps(seen)
+    write_inside_page(out / "inside.html", title, seen, maps)
     print(
         f"{out}: inside.html (open it in a browser), maps.npz, and figures of"
         f" {len(seen.attention)} layers of attention and {len(seen.recurrence)} recurrent ones"
@@ -288,6 +277,7 @@ def _draw(seen: Inspection, found: Attribution, out: Path) -> None:
             file = out / f"{name}-{axis}.png"
             attribution_figures.gradient_map(values, seen.outputs, tokens, title, file)
         title = f"integrated gradients of output {found.of}, {of!r}"
+        title += "" if found.complete else ", inexact"
         file = out / f"integrated-gradients-{axis}.png"
         attribution_figures.integrated(found.integrated[index], tokens, title, file)
 

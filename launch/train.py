@@ -26,7 +26,7 @@ from absl import flags
 from ml_collections import config_dict
 
 from launch import app, configs, distributed
-from recattn_jax.errors import Interrupted, UserError
+from recattn_jax.errors import Interrupted, StorageError, UserError
 from recattn_jax.training import summary
 from recattn_jax.training.loading import load_run
 from recattn_jax.training.loop import fit
@@ -141,8 +141,10 @@ def train(
             say=say,
         )
     except Interrupted:
-        if jax.process_index() == 0:
-            say(f"\n{closing('interrupted')}")
+        # That it is saved is what whoever asked has to hear, whatever else cannot be read.
+        with contextlib.suppress(StorageError, OSError):
+            if jax.process_index() == 0:
+                say(f"\n{closing('interrupted')}")
         raise
     if jax.process_index() != 0:
         return

@@ -76,9 +76,8 @@ def _given(flag: flags.Flag[Any]) -> str:
     """A flag as it is typed, with its default."""
     if flag.boolean and flag.default is False:
         return f"--{flag.name}"
-    plain = isinstance(flag.default, bool | int | float | str | tuple) and flag.default != ""
-    value = str(flag.default).replace(" ", "") if plain else "..."
-    return f"--{flag.name}={value}"
+    plain = isinstance(flag.default, bool | int | float | str) and flag.default != ""
+    return f"--{flag.name}={flag.default}" if plain else f"--{flag.name}=..."
 
 
 def _told(flag: flags.Flag[Any]) -> str:

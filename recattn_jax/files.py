@@ -1,10 +1,14 @@
 """Writing files so that a kill at any moment leaves them whole."""
 
 import contextlib
+import io
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from recattn_jax.errors import StorageError, UserError
 
@@ -28,6 +32,19 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         with contextlib.suppress(OSError):  # on a full disk its room is needed
             partial.unlink(missing_ok=True)
         raise StorageError(f"cannot write {path}: {error}") from error
+
+
+def write_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Writes arrays, numbers and texts by name into a compressed `.npz`, whole or not at all.
+
+    Raises:
+      StorageError: it cannot be written.
+
+    >>> write_arrays(Path("numbers.npz"), {"losses": [2.0, 1.5], "label": "good"})
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    write_atomically(path, content.getvalue())
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 import os
 
+import numpy as np
 import pytest
 
 from recattn_jax.errors import NonFiniteError, StorageError, UserError
-from recattn_jax.files import closing, new_folder, write_atomically
+from recattn_jax.files import closing, new_folder, write_arrays, write_atomically
 
 
 @pytest.mark.parametrize("broken", ["fsync", "replace"])
@@ -24,6 +25,18 @@ def test_a_file_that_cannot_be_written_stays_as_it_was_with_nothing_beside_it(
     assert file.read_text() == "old" and list(tmp_path.iterdir()) == [file]
     write_atomically(file, "new")
     assert file.read_text() == "new" and list(tmp_path.iterdir()) == [file]
+
+
+def test_arrays_are_whole_or_as_they_were(tmp_path, monkeypatch):
+    file = tmp_path / "numbers.npz"
+    write_arrays(file, {"a/b": [1.5, 2.5], "label": "g\u00fct"})
+    with np.load(file) as stored:
+        assert stored["a/b"].tolist() == [1.5, 2.5] and str(stored["label"]) == "g\u00fct"
+    before = file.read_bytes()
+    monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(StorageError, match="cannot write .*numbers.npz"):
+        write_arrays(file, {"a": [3.0]})
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
 
 
 def test_the_first_error_is_heard_and_the_second_said():

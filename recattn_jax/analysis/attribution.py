@@ -70,6 +70,15 @@ class Attribution:
         """Whether the integral is as exact as `TOLERANCE` asks."""
         return abs(self.error) <= TOLERANCE * max(1.0, abs(self.change))
 
+    @property
+    def exactness(self) -> str:
+        """Words on how exact the integral is, which go on after what it is of."""
+        far = "" if self.complete else ": too far to rely on them"
+        return (
+            f"all of them sum to {self.change + self.error:+.3f} nats, {abs(self.error):.1e} off"
+            f" what it gains over embeddings of 0{far}"
+        )
+
 
 def attribute(
     model: nn.Module,

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from recattn_jax.errors import UserError
+from recattn_jax.errors import NonFiniteError, UserError
 from recattn_jax.layers import Context
 from recattn_jax.models import SequenceModel
 from recattn_jax.shapes import Array, Float, Int
@@ -75,6 +75,7 @@ def context_curve(
 
     Raises:
       UserError: there are not enough targets.
+      NonFiniteError: a loss is not finite.
 
     >>> from recattn_jax.layers import Embed, Identity
     >>> from recattn_jax.models import PerStep
@@ -112,6 +113,10 @@ def context_curve(
             row = np.ones((block, length), np.int32)
             parts.append(jax.device_get(nats(variables, inputs_NT[some], row, targets_N[some])))
         found = np.concatenate(parts)[: len(targets_N)].astype(np.float64)
+        if not np.all(np.isfinite(found)):
+            raise NonFiniteError(
+                f"the loss of a token from {length} tokens of context is no number"
+            )
         losses.append(found.mean())
         errors.append(found.std(ddof=1) / len(found) ** 0.5)
         if say is not None:

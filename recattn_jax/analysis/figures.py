@@ -110,8 +110,7 @@ class Curve:
     @property
     def _filled_NT(self) -> Float[np.ndarray, "N T"]:
         """The seconds, also where a run lacks a step between two others."""
-        places_T = np.arange(len(self.steps_T))
-        return np.stack([_between(places_T, seconds_T) for seconds_T in self.seconds_NT])
+        return np.stack([_between(self.steps_T, seconds_T) for seconds_T in self.seconds_NT])
 
     def thinned(self, most: int) -> "Curve":
         """The same with fewer points: each is the mean of its neighbours, at the last of them.
@@ -141,12 +140,12 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
-def _between(places_T: np.ndarray, values_T: np.ndarray) -> np.ndarray:
+def _between(steps_T: np.ndarray, values_T: np.ndarray) -> np.ndarray:
     """The same, with what is missing between two numbers put in; nan before and after them."""
     there_T = np.isfinite(values_T)
     if not there_T.any():
         return values_T
-    return np.interp(places_T, places_T[there_T], values_T[there_T], left=np.nan, right=np.nan)
+    return np.interp(steps_T, steps_T[there_T], values_T[there_T], left=np.nan, right=np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,11 +292,25 @@ def _draw_panel(axes: Axes, panel: Panel, colours: Mapping[str, object]) -> None
     axes.set_xticks(range(len(ticks)), ticks, fontsize=8)
     axes.set_xlim(-0.6, len(panel.bars) - 0.4)
     axes.set_ylim(floor, top)
-    better = "more is better" if panel.maximise else "less is better"
     cut = f"\naxis from {floor:.4g}" if floor else ""
-    axes.set_ylabel(f"{panel.quantity}\n{better}{cut}", fontsize=8)
+    axes.set_ylabel(f"{panel.quantity}\n{better(panel.maximise)}{cut}", fontsize=8)
     axes.tick_params(axis="y", labelsize=8)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def better(maximise: bool) -> str:
+    """Which direction is better, in words.
+
+    Args:
+      maximise: whether more of it is.
+
+    Returns:
+      A few words.
+
+    >>> better(True)
+    'more is better'
+    """
+    return "more is better" if maximise else "less is better"
 
 
 def axis_floor(values: Sequence[float]) -> float:

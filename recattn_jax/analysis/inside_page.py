@@ -95,7 +95,8 @@ def attribution_maps(seen: Inspection) -> list[TokenMap]:
     if (found := seen.attribution) is None:
         return []
     rows = seen.output_axis if seen.expected else "label"
-    one = f"Of one output alone, number {found.of}: {one_line(seen.outputs[found.of])}."
+    which = f"number {found.of}, {one_line(seen.outputs[found.of])}"
+    one = f"Of one output alone, {which}; {found.exactness}."
     row = "A row is an output, and a column an input token"
     maps = []
     for index, axis in enumerate(seen.inputs):

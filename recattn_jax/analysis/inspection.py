@@ -20,6 +20,7 @@ from recattn_jax.data import (
     WordTokenizer,
 )
 from recattn_jax.errors import UserError
+from recattn_jax.files import write_arrays
 from recattn_jax.shapes import Array, Float, Int
 from recattn_jax.tasks import Classification, LanguageModel, SequenceToSequence, Tagging, Task
 from recattn_jax.tasks.base import encoded
@@ -157,6 +158,9 @@ class Inspection:
 
         Args:
           file: its name ends in `.npz`.
+
+        Raises:
+          StorageError: it cannot be written.
         """
         arrays: dict[str, Any] = {"difference": self.difference}
         for each in self.attention:
@@ -179,7 +183,7 @@ class Inspection:
         for name in ("prediction", "probability"):
             if getattr(self, name) is not None:
                 arrays[name] = getattr(self, name)
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        write_arrays(file, arrays)
 
 
 class _Read(NamedTuple):

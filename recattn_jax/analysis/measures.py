@@ -1,5 +1,6 @@
 """What is measured of a trained run: effective context, and gradient flow over lag."""
 
+import heapq
 from collections.abc import Iterable, Mapping
 
 import jax
@@ -36,6 +37,7 @@ def run_context(run: Run, batches: Batches, say: Say | None = None) -> ContextCu
 
     Raises:
       UserError: it is of another kind, or the data are too few.
+      NonFiniteError: a loss is not finite.
 
     >>> run = load_run("runs/a")  # doctest: +SKIP
     >>> batches = run.experiment.data().evaluation["validation"].epoch()  # doctest: +SKIP
@@ -52,7 +54,8 @@ def run_flow(run: Run, batches: Batches) -> Float[np.ndarray, " T"]:
     """How the gradient of the last output fades over lag, in the body of a run.
 
     `gradient_flow` of the body, on what the frontend makes of rows. The documents of a packed row
-    are read as one; rows are cut to the steps that all of the chosen, the longest, have.
+    are read as one. Of the longest rows those are chosen that are more than half as long as the
+    first, and cut to the steps that all of them have.
 
     Args:
       run: of a model with a frontend and a body.
@@ -75,16 +78,16 @@ def run_flow(run: Run, batches: Batches) -> Float[np.ndarray, " T"]:
             f"gradient flow is that of the body of one sequence; {run.path} is of a"
             f" {type(model).__name__}"
         )
-    rows = [
+    every = (
         inputs[segments > 0][:_MOST_STEPS]
         for batch in batches
         for inputs, segments in zip(batch["inputs"], batch["segments"], strict=True)
-    ]
-    rows = sorted(rows, key=len, reverse=True)[:_ROWS]
-    shortest = min((len(row) for row in rows if len(row)), default=0)
-    if not shortest:
+    )
+    longest = heapq.nlargest(_ROWS, every, key=len)
+    rows = [row for row in longest if 2 * len(row) > len(longest[0])]
+    if not rows:
         raise UserError("gradient flow needs rows to read, and there are none")
-    inputs = jnp.asarray(np.stack([row[:shortest] for row in rows if len(row)]))
+    inputs = jnp.asarray(np.stack([row[: len(rows[-1])] for row in rows]))
 
     def embed(model: SequenceModel, inputs: jax.Array) -> jax.Array:
         return model.frontend(inputs)[0]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from recattn_jax.analysis.arms import Arm, Section
-from recattn_jax.analysis.figures import POINTS, Curve, Panel, axis_floor
+from recattn_jax.analysis.figures import POINTS, Curve, Panel, axis_floor, better
 from recattn_jax.analysis.page import write_page
 from recattn_jax.analysis.reports import as_markdown, numbers, table
 from recattn_jax.analysis.results_page import rounded
@@ -34,21 +34,6 @@ SPREAD = (
 )
 
 
-def better(maximise: bool) -> str:
-    """Which direction is better, in words.
-
-    Args:
-      maximise: whether more of it is.
-
-    Returns:
-      A few words.
-
-    >>> better(True)
-    'more is better'
-    """
-    return "more is better" if maximise else "less is better"
-
-
 def write_report_page(path: Path, title: str, found: Sequence[Section]) -> None:
     """Writes the report as a page that sorts, filters and draws by itself.
 
@@ -66,7 +51,7 @@ def write_report_page(path: Path, title: str, found: Sequence[Section]) -> None:
     data = {
         "title": one_line(title, _LONGEST),
         "written": f"{now:%Y-%m-%d %H:%M} UTC",
-        "notes": {"band": BAND, "thinned": THINNED, "spread": SPREAD},
+        "notes": {"band": BAND, "thinned": THINNED},
         "sections": [_section(section) for section in found],
     }
     write_page(path, one_line(title, _LONGEST), data, ["report.css", "report.js"])

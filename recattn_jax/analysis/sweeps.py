@@ -16,7 +16,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from recattn_jax.analysis.figures import plain_text, save
+from recattn_jax.analysis.figures import better, plain_text, save
 from recattn_jax.analysis.results import as_flag
 from recattn_jax.untrusted import one_line
 
@@ -236,8 +236,7 @@ def parallel_coordinates(
     axes.set_ylim(-0.06, 1.06)
     axes.yaxis.set_visible(False)
     axes.spines[:].set_visible(False)
-    better = "more" if maximise else "less"
-    figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=f"{headline}, {better} is better")
+    figure.colorbar(ScalarMappable(norm, palette), ax=axes, label=f"{headline}, {better(maximise)}")
     save(figure, path)
 
 

@@ -87,7 +87,8 @@ def parts_of(name: str, module: Any, params: Any) -> Part:
 
 def _field(module: Any, key: str) -> tuple[tuple[Any, ...], Any]:
     """Where a module holds what its parameters call `key`, for their order; and what that is."""
-    names = [field.name for field in dataclasses.fields(module)] if module is not None else []
+    known = isinstance(module, nn.Module)  # and no class, or what else makes one
+    names = [field.name for field in dataclasses.fields(module)] if known else []
     stem, index = re.fullmatch(r"(.*?)_?(\d*)", key).groups()  # type: ignore[union-attr]
     numbered = (stem, int(index)) if index else (key, 0)
     if key in names:

@@ -7,7 +7,7 @@ import pytest
 
 from recattn_jax.analysis import context
 from recattn_jax.analysis.context import ContextCurve, context_curve
-from recattn_jax.errors import UserError
+from recattn_jax.errors import NonFiniteError, UserError
 from recattn_jax.layers import Embed, Identity, Residual, SelfAttention
 from recattn_jax.models import PerStep, SequenceModel
 
@@ -70,3 +70,10 @@ def test_too_few_targets_are_refused() -> None:
     model = SequenceModel(Embed(V, 4), Identity(), PerStep(V))
     with pytest.raises(UserError, match="40 targets at least, and the rows have 0"):
         context_curve(model, {}, [padding])
+
+
+def test_a_loss_that_is_no_number_is_no_curve() -> None:
+    model = SequenceModel(Embed(V, 4), Identity(), PerStep(V))
+    variables = jax.jit(model.init)(jax.random.key(0), jnp.ones((1, T), int))
+    with pytest.raises(NonFiniteError, match="from 1 tokens of context"):
+        context_curve(model, jax.tree.map(lambda a: a * jnp.nan, variables), [rows()])

@@ -38,6 +38,8 @@ def test_minutes_go_on_when_a_slow_run_ends():
     assert curve.minutes_T.tolist() == [2.0, 4.0, 5.0, 6.0]
     alone = np.array([[60.0, nan, 180]])
     assert Curve("a", "b", np.arange(3), alone, alone).minutes_T.tolist() == [1.0, 2.0, 3.0]
+    # Time goes with steps, and not with how many of them another run has a number at.
+    assert Curve("a", "b", np.array([0, 3, 4]), alone, alone).minutes_T.tolist() == [1.0, 2.5, 3.0]
 
 
 @pytest.mark.parametrize(("points", "most"), [(10, 10), (11, 10), (1000, 200), (1001, 200)])

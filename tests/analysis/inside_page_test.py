@@ -227,6 +227,9 @@ def test_attributions_are_maps_between_outputs_and_inputs() -> None:
         ("target", "source"),
         ("target", "target"),
     ]
+    assert "all of them sum to +16.000 nats" in maps[2].note and "too far" not in maps[2].note
+    rough = dataclasses.replace(seen, attribution=dataclasses.replace(found, error=0.5))
+    assert "too far to rely on them" in attribution_maps(rough)[2].note
     assert maps[1].values.shape == (1, 5, 4)
     assert maps[5].values[0, 3].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert np.count_nonzero(maps[5].values) == 4

@@ -15,11 +15,12 @@ from tests.launch.commands import TINY
 
 
 def command_that(action):
-    """A command with two flags that then does `action`."""
+    """A command with three flags that then does `action`."""
 
     def command(flag_values, argv):
         flags.DEFINE_integer("tokens", 500, "how many", flag_values=flag_values)
         flags.DEFINE_string("workdir", None, "the folder", flag_values=flag_values)
+        flags.DEFINE_string("said", "a b", "words", flag_values=flag_values)
         return argv, lambda: action(flag_values)
 
     return types.SimpleNamespace(command=command, __doc__="What it does.", __name__="it")
@@ -138,7 +139,8 @@ def test_help_is_for_stdout_and_zero(call, argument):
     result = call(raiser(AssertionError("must not be reached")), "stray", argument)
     assert result.code == 0 and result.err == ""
     assert result.out.startswith("What it does.\n\nFlags")
-    assert "\n  --tokens=500   how many\n  --workdir=...  the folder\n  --debug " in result.out
+    assert "\n  --tokens=500   how many\n  --workdir=...  the folder\n" in result.out
+    assert "\n  --said=a b     words\n  --debug " in result.out
     assert all(f"\n  {code} " in result.out for code in (0, 1, 2, 3, 4, 42, 130))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from launch import evaluate, generate, report, train
 from recattn_jax.data import ByteTokenizer, CharTokenizer
-from recattn_jax.errors import UserError
+from recattn_jax.errors import Interrupted, UserError
 from tests.launch.commands import TEXT, TINY, python_process
 
 CONFIG = f"--config={TINY}"
@@ -117,6 +117,15 @@ def test_a_request_to_stop_saves_and_is_forty_two(tmp_path):
         r"^(validation bits_per_byte .* \()?interrupted.* in run$", lines, re.MULTILINE
     )
     assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
+
+
+def test_a_request_to_stop_is_forty_two_whatever_cannot_be_read_then(call, monkeypatch):
+    def stop(*_, **__):
+        raise Interrupted("saved")
+
+    monkeypatch.setattr(train, "fit", stop)
+    result = call(train, CONFIG, "--workdir=without-a-record")
+    assert (result.code, result.err) == (42, "saved\n")
 
 
 def test_a_run_without_a_workdir_is_named_after_its_numbers(call):

@@ -80,3 +80,9 @@ def test_they_parse_with_the_flags_of_the_commands(workdir, config):
         else:
             assert flag_values.workdir == workdir
             assert flag_values.config == (config if config.startswith("/") else None)
+
+
+@pytest.mark.parametrize(("workdir", "root"), [("run", "run"), ("/run", "/run"), ("/a/b", "/a")])
+def test_a_report_is_never_of_all_that_there_is(monkeypatch, workdir, root):
+    monkeypatch.setattr(following, "_is_found", lambda *_: True)  # which looks for the folder
+    assert commands(Regression(), {}, workdir)[-1] == f"python -m launch.report --workdir={root}"

@@ -1,9 +1,11 @@
 """What a person reads of a run: its numbers against other counts, its form on any terminal."""
 
 import dataclasses
+import functools
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
@@ -69,6 +71,19 @@ def test_layers_come_in_the_order_of_the_model():
     params = {f"layers_{n}": {"kernel": np.zeros((2, n + 1))} for n in range(12)}
     names = [part.name for part in summary.parts_of("model", model, params).parts]
     assert names == [f"layers_{n}" for n in range(12)]
+
+
+def test_parts_may_be_made_by_classes_and_functions_of_their_name():
+    class Made(nn.Module):
+        dense: Callable = functools.partial(nn.Sequential, [nn.Dense(2)])
+        block: type = nn.Sequential
+
+    below = {"layers_0": {"kernel": np.zeros((2, 3))}, "layers_1": {"kernel": np.zeros(4)}}
+    whole = summary.parts_of("model", Made(), {"dense": below, "block": below})
+    assert [(part.name, part.kind, part.size) for part in whole.parts] == [
+        ("dense", "", 10),
+        ("block", "", 10),
+    ]
 
 
 @pytest.mark.parametrize("count", [3, 15, 40])

@@ -264,7 +264,7 @@ function shortened(text, most) { return text.length <= most ? text : text.slice(
 
 function curvePanel(section) {
   const state = {
-    hidden: new Set(section.arms.keys().filter((arm) => arm >= SHOWN)),
+    hidden: new Set([...section.arms.keys()].filter((arm) => arm >= SHOWN)),
     plot: make("figure", {class: "plot"}),
     tip: make("div", {class: "tip", hidden: ""}),
   };
@@ -291,7 +291,7 @@ function curvePanel(section) {
   redraw();
   return [
     buttons.length > 2 ? make("div", {class: "legend"}, toggle("all arms", []),
-      few ? toggle(`best ${SHOWN}`, section.arms.keys().filter((arm) => arm >= SHOWN)) : null,
+      few ? toggle(`best ${SHOWN}`, [...section.arms.keys()].filter((arm) => arm >= SHOWN)) : null,
       toggle("none", section.arms.keys())) : null,
     make("div", {class: "legend"}, ...buttons),
     state.plot,
