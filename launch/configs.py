@@ -6,9 +6,9 @@ string with a comma in it.
 """
 
 import re
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -197,8 +197,8 @@ def comments(file: ModuleType) -> dict[str, str]:
         if source in seen:
             continue
         seen.add(source)
-        for line in Path(source).read_text(encoding="utf-8").splitlines():
-            if match := _COMMENT.match(line):
+        with tokenize.open(source) as text:  # in the encoding that Python reads it by
+            for match in filter(None, map(_COMMENT.match, text)):
                 found.setdefault(match[1], match[2])
         others = (value for value in vars(module).values() if isinstance(value, ModuleType))
         modules += [other for other in others if other.__name__.startswith("experiments")]

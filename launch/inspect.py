@@ -22,8 +22,8 @@ in maps.npz:
 --measure needs no --text. `context` scores the same tokens of the validation split from 1, 2, 4,
 ... tokens of context, and names the shortest that is within 1 % of the best; `flow` says how the
 gradient of the last output fades over lag in the body, on --text or on the longest rows of that
-split. Figures are context.png and flow.png, and numbers in measures.npz: context_lengths,
-context_losses, context_errors [C], context_targets, flow [T].
+split. Figures are context.png and flow.png, and numbers in context.npz (lengths, losses,
+errors [C], targets) and flow.npz (flow [T]).
 
 Maps are not made of runs of series, sound and tables.
 """
@@ -53,6 +53,7 @@ from recattn_jax.untrusted import one_line, place
 
 MEASURES = ("context", "flow")
 _SPLIT = "validation"
+_CURVE = ("lengths", "losses", "errors", "targets")
 _NAMED = 3  # input tokens that a line names
 _LONG = 10  # seconds
 
@@ -166,7 +167,6 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
       StorageError: a file cannot be written.
     """
     curve = flow_T = None
-    numbers: dict[str, Any] = {}
     if "context" in names:
         curve = measures.run_context(run, _rows(run), _progress("context"))
         best = int(np.argmin(curve.losses))
@@ -175,8 +175,6 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
             f" best, {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
             f" {curve.lengths[best]}; of {curve.targets} tokens of the {_SPLIT} split"
         )
-        for name in ("lengths", "losses", "errors", "targets"):
-            numbers[f"context_{name}"] = getattr(curve, name)
     if "flow" in names:
         flow_T = measures.run_flow(run, _rows(run) if seen is None else _row(seen))
         lag = lag_below(flow_T, measures.GONE)
@@ -185,14 +183,15 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
             f"gradient flow: the gradient of the last output is below {measures.GONE:g} of that"
             f" of its own step {where}"
         )
-        numbers["flow"] = flow_T
     _make(out)
     if curve is not None:
+        numbers = {name: getattr(curve, name) for name in _CURVE}
+        write_arrays(out / "context.npz", numbers)
         attribution_figures.context(curve, out / "context.png")
     if flow_T is not None:
+        write_arrays(out / "flow.npz", {"flow": flow_T})
         attribution_figures.flow(flow_T, out / "flow.png")
-    write_arrays(out / "measures.npz", numbers)
-    print(f"{out}: measures.npz and figures of {' and '.join(names)}")
+    print(f"{out}: {', '.join(f'{name}.png and {name}.npz' for name in names)}")
 
 
 def _rows(run: Run) -> Iterator[Any]:
@@ -270,12 +269,13 @@ def _draw(seen: Inspection, found: Attribution, out: Path) -> None:
     of = one_line(seen.outputs[found.of], 20)
     for index, axis in enumerate(seen.inputs):
         tokens = seen.labels[axis]
-        for name, title, values in (
-            ("gradient-norm", "norm of the gradient of each output (rows)", found.norms[index]),
-            ("gradient-x-input", "gradient x input of each output (rows)", found.gradients[index]),
+        for name, title, unit, values in (
+            ("gradient-norm", "norm of the gradient", "nats by length", found.norms[index]),
+            ("gradient-x-input", "gradient x input", "nats", found.gradients[index]),
         ):
+            title = f"{title} of each output (rows)"
             file = out / f"{name}-{axis}.png"
-            attribution_figures.gradient_map(values, seen.outputs, tokens, title, file)
+            attribution_figures.gradient_map(values, seen.outputs, tokens, title, unit, file)
         title = f"integrated gradients of output {found.of}, {of!r}"
         title += "" if found.complete else ", inexact"
         file = out / f"integrated-gradients-{axis}.png"

@@ -27,6 +27,7 @@ def gradient_map(
     rows: Sequence[str],
     columns: Sequence[str],
     title: str,
+    unit: str,
     path: Path,
 ) -> None:
     """Draws what each output owes to each input token; in two colours where some is negative.
@@ -36,9 +37,10 @@ def gradient_map(
       rows: the outputs.
       columns: the input tokens.
       title: above.
+      unit: of the values.
       path: the PNG to write.
 
-    >>> gradient_map(np.eye(3), list("abc"), list("xyz"), "eye", Path("map.png"))
+    >>> gradient_map(np.eye(3), list("abc"), list("xyz"), "eye", "nats", Path("map.png"))
     """
     outputs, tokens = values_OT.shape
     size = (inches(tokens) + 2.2, (inches(outputs) if outputs > 1 else 0.6) + 1.3)
@@ -54,7 +56,7 @@ def gradient_map(
     name_axes(axes, rows, outputs, columns, tokens)
     axes.set_title(one_line(title, 80), fontsize=9)
     bar = figure.colorbar(image, ax=axes, fraction=0.05)
-    bar.set_label("nats", fontsize=8)
+    bar.set_label(unit, fontsize=8)
     shares = (-1.0, -0.4, -0.1, 0.0, 0.1, 0.4, 1.0)
     bar.set_ticks([largest * share for share in (shares if signed else shares[3:])])
     bar.ax.yaxis.set_major_formatter(_PLAIN)

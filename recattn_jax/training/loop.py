@@ -280,6 +280,8 @@ class Training:
         in_a_row = values.pop("skipped_in_a_row", 0.0)
         if not_finite(values):
             self.complain(step, rows, values, int(in_a_row))
+            self.clock.step(0.0)
+            self.console.step(step)
             return
         self.peaks.see(values)
         self.clock.step(float(metrics["loss"].weight))

@@ -35,9 +35,11 @@ def test_any_token_is_a_label_of_attributions(tmp_path) -> None:
     count = len(TOKENS)
     values = np.random.default_rng(0).normal(size=(count, count))
     figures = attribution_figures
-    figures.gradient_map(values, TOKENS, TOKENS, "a$b", tmp_path / "signed.png")
-    figures.gradient_map(np.abs(values[:1]), TOKENS[:1], TOKENS, "a$b", tmp_path / "norm.png")
-    figures.gradient_map(0 * values, TOKENS, TOKENS, "nothing", tmp_path / "nothing.png")
+    figures.gradient_map(values, TOKENS, TOKENS, "a$b", "nats", tmp_path / "signed.png")
+    figures.gradient_map(
+        np.abs(values[:1]), TOKENS[:1], TOKENS, "a$b", "nats", tmp_path / "norm.png"
+    )
+    figures.gradient_map(0 * values, TOKENS, TOKENS, "nothing", "nats", tmp_path / "nothing.png")
     figures.integrated(values[0], TOKENS, "a$b", tmp_path / "integrated.png")
     curve = ContextCurve(np.array([1, 2]), np.array([2.0, 1.0]), np.array([0.1, 0.1]), 300)
     figures.context(curve, tmp_path / "context.png")

@@ -45,9 +45,9 @@ def test_context_is_measured_without_a_text(trained, call, monkeypatch) -> None:
     result = call(inspect, "--workdir=run", f"--config={TINY}", "--measure=context", "--out=out")
     assert result.code == 0, result.err
     assert "effective context: " in result.out
-    numbers = numbers_in("out/measures.npz")
-    assert list(numbers["context_lengths"]) == [1, 2, 4]
-    assert sorted(file.name for file in Path("out").iterdir()) == ["context.png", "measures.npz"]
+    numbers = numbers_in("out/context.npz")
+    assert list(numbers["lengths"]) == [1, 2, 4]
+    assert sorted(file.name for file in Path("out").iterdir()) == ["context.npz", "context.png"]
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_of_a_tagger(scored, call) -> None:
     assert list(numbers["labels/tag"]) == ["O", "O", "O", "O", "B-place"]
     assert numbers["losses"].shape == (5,) and numbers["losses"].max() < 0.7
     assert numbers["gradient_x_input/input"].shape == (5, 19)
-    assert numbers_in("maps/measures.npz")["flow"].shape == (19,)
+    assert numbers_in("maps/flow.npz")["flow"].shape == (19,)
     other = call(inspect, f"--workdir={run}", *told, "--target=O O O O O", "--noattribution")
     assert other.code == 0, other.err
     losses = numbers_in("maps/maps.npz")["losses"]
@@ -80,7 +80,7 @@ def test_flow_is_of_one_sequence(scored, call) -> None:
     told = [f"--config={TINY_SCORED}", "--out=maps"]
     result = call(inspect, f"--workdir={scored('classify')}", *told, "--measure=flow")
     assert result.code == 0, result.err
-    assert numbers_in("maps/measures.npz")["flow"].shape == (3,)  # of long rows
+    assert numbers_in("maps/flow.npz")["flow"].shape == (3,)  # of long rows
     for task, measure, says in (
         ("translate", "flow", "the body of one sequence"),
         ("classify", "context", "one of language models"),
