@@ -260,8 +260,8 @@ def write(seen: Inspection, title: str, out: Path) -> None:
     maps = attention_maps(seen) + attribution_maps(seen)
     write_inside_page(out / "inside.html", title, seen, maps)
     print(
-        f"{out}: inside.html (open it in a browser), maps.npz, and figures of"
-        f" {len(seen.attention)} layers of attention and {len(seen.recurrence)} recurrent ones"
+        f"{out}: inside.html (open it in a browser), maps.npz, and figures"
+        f" (maps of attention: {len(seen.attention)}, recurrent layers: {len(seen.recurrence)})"
     )
 
 

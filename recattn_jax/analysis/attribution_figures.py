@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import FuncNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogFormatter
 
 from recattn_jax.analysis.context import CLOSE, ContextCurve
 from recattn_jax.analysis.figures import plain_text, save
@@ -145,11 +145,12 @@ def flow(flow_T: Float[np.ndarray, " T"], path: Path) -> None:
     shares = flow_T / (flow_T[0] or 1.0)
     lags = np.arange(1, len(shares))
     axes.loglog(lags, np.maximum(shares[1:], 1e-12), color=_BLUE)
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter())  # names nothing where decades are enough
     axes.set_xlabel("lag in steps", fontsize=8)
     axes.set_ylabel("gradient of the last output, relative to lag 0", fontsize=8)
     axes.set_title("what reaches a later output", fontsize=9)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(labelsize=7, which="both")
     axes.grid(alpha=0.3)
     save(figure, path)

@@ -131,7 +131,10 @@ class Exported:
         if kind == "byte":
             return list(text.encode())
         if kind != "char":
-            raise ValueError(f"the model reads {kind}: see vocabularies.json")
+            raise ValueError(
+                f"the model reads ids of kind {kind}, and only those of bytes and characters are"
+                " made here: make them by vocabularies.json, and call Exported().whole"
+            )
         characters = self._alphabet()
         unknown = set(text) - set(characters)
         if unknown:

@@ -319,7 +319,7 @@ def schedule(experiment: Experiment, pipeline: Pipeline) -> str:
     cadence = experiment.cadence
     epochs = cadence.steps / pipeline.steps_per_epoch
     times = f"{epochs:,.0f}" if epochs >= 100 else f"{epochs:.3g}"
-    said = f"{cadence.steps:,}, or {times} epochs of {pipeline.steps_per_epoch:,}"
+    said = f"{cadence.steps:,}, or {times} epochs of {pipeline.steps_per_epoch:,} steps"
     said += f"; evaluated every {cadence.evaluate_every:,}, saved every {cadence.save_every:,}"
     if cadence.patience is not None:
         said += f"; stops after {cadence.patience} evaluations without a better one"

@@ -47,6 +47,19 @@ def test_any_token_is_a_label_of_attributions(tmp_path) -> None:
     assert len(list(tmp_path.iterdir())) == 6
 
 
+@pytest.mark.parametrize("last", [0.02, 1e-9])
+def test_ticks_of_gradient_flow_are_plain_numbers(last, tmp_path, monkeypatch) -> None:
+    drawn = []
+    monkeypatch.setattr(attribution_figures, "save", lambda figure, path: drawn.append(figure))
+    attribution_figures.flow(np.array([1.0, 0.2, last]), tmp_path / "flow.png")
+    (figure,) = drawn
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    labels = [label for which in ("major", "minor") for label in axes.get_yticklabels(which=which)]
+    named = [label.get_text() for label in labels if label.get_text()]
+    assert named and all(float(text.replace("\N{MINUS SIGN}", "-")) > 0 for text in named)
+
+
 def test_norms_are_no_hidden_units(tmp_path) -> None:
     trace = RecurrenceTrace("a", "MLSTM", (np.ones((7, 2)),), {"forget": np.ones((7, 2))}, True)
     inside_figures.recurrence(trace, TOKENS, tmp_path / "norms.png")

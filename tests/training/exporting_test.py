@@ -157,7 +157,7 @@ def test_a_tagger_with_intents_gives_both(made, tmp_path):
     inputs, _ = rows(3, 21, 257)
     segments = np.ones((3, 21), np.int32)
     exported = loaded(tmp_path / "out")
-    with pytest.raises(ValueError, match="reads word: see vocabularies.json"):
+    with pytest.raises(ValueError, match="kind word, .* make them by vocabularies.json"):
         exported.encode("the cat")
     tags, intents = exported.whole(inputs)
     assert tags.shape == (3, 21, 2) and intents.shape == (3, 3)
