@@ -32,7 +32,8 @@ class NotEmbedded(Exception):
 
     >>> from recattn_jax.layers import Identity
     >>> try:
-    ...     attribute(Identity(), {}, [jnp.ones((1, 5, 3))], lambda y: y[0, :, 0])
+    ...     x = jnp.ones((1, 5, 3))
+    ...     attribute(Identity(), {}, [x], [x], lambda y: y[0, :, 0])
     ... except NotEmbedded as reason:
     ...     print(reason)
     the model embeds tokens 0 times where it has 1 inputs
@@ -48,7 +49,7 @@ class Attribution:
         would lose at first if the embedding began to shrink. Through a norm, which takes vectors of
         any length for the same, that is nothing.
       norms: for each input, the norm of that gradient, `[O, T]`, which says that too.
-      integrated: for each input, integrated gradients `[T]` of one output, from embeddings of 0.
+      integrated: for each input, integrated gradients `[T]` of one output, from the baseline.
       of: that output.
       change: by how much its score moves on that path.
       error: by how much all of `integrated` sums to more than that.
@@ -76,7 +77,7 @@ class Attribution:
         far = "" if self.complete else ": too far to rely on them"
         return (
             f"all of them sum to {self.change + self.error:+.3f} nats, {abs(self.error):.1e} off"
-            f" what it gains over embeddings of 0{far}"
+            f" what it gains over separators alone{far}"
         )
 
 
@@ -84,22 +85,26 @@ def attribute(
     model: nn.Module,
     variables: Any,
     inputs: Sequence[Array],
+    baseline: Sequence[Array],
     scores: Scores,
     of: int = -1,
     say: Say | None = None,
 ) -> Attribution:
     """Explains scores by the embeddings of input tokens.
 
-    `gradients_os = e_s . df_o / de_s`, and for one output the same along a straight path from
-    embeddings of zeros, `integrated_s = e_s . int_0^1 df / de_s (a e) da`, which sums to
-    `f(e) - f(0)`. The integral is a sum of `PATH_STEPS` terms, more of them near zeros, where
-    norms turn fast. Embeddings are what `Embed`, `EmbedBag` and `flax.linen.Embed` return; what a
-    model adds to that, positions for example, stays as it is.
+    `gradients_os = e_s . df_o / de_s`, and for one output, along a straight path from the
+    embeddings b of the baseline, `integrated_s = w_s . int_0^1 df / de_s (b + a w) da` with
+    `w = e - b`, which sums to `f(e) - f(b)`. The integral is a sum of
+    `PATH_STEPS` terms. Embeddings are what `Embed`, `EmbedBag` and `flax.linen.Embed` return; what
+    a model adds to that, positions for example, stays as it is.
 
     Args:
       model: an unbound model that embeds each of its inputs once, in their order.
       variables: its variables.
       inputs: of its call, each one row, `[1, T]` or `[1, T, K]`.
+      baseline: inputs that say nothing, separators for example, `[1, T]` or `[1, T, K]` as those
+        are. Embeddings of zeros would be none: before a norm all vectors are as long, so that near
+        zeros the score moves too wildly to be integrated.
       scores: of its predictions, `[O]`.
       of: the output whose gradients are integrated; negative ones count from the last.
       say: is told of progress.
@@ -114,24 +119,25 @@ def attribute(
     >>> from recattn_jax.layers import MinGRU
     >>> model, row = SequenceModel(Embed(10, 8), MinGRU(8), PerStep(10)), jnp.ones((1, 5), int)
     >>> variables = model.init(jax.random.key(0), row)
-    >>> found = attribute(model, variables, [row], lambda logits: logits[0, :, 3])
+    >>> found = attribute(model, variables, [row], [0 * row], lambda logits: logits[0, :, 3])
     >>> found.gradients[0].shape, found.integrated[0].shape, found.complete
     ((5, 5), (5,), True)
 
     Simonyan et al., Deep inside convolutional networks, 2013, arXiv:1312.6034; Sundararajan et al.,
     Axiomatic attribution for deep networks, 2017, arXiv:1703.01365.
     """
-    embedded = _embeddings(model, variables, inputs)
+    embedded, start = (_embeddings(model, variables, rows) for rows in (inputs, baseline))
+    way = jax.tree.map(jnp.subtract, embedded, start)
 
     def score(variables: Any, embedded: tuple[Array, ...]) -> Float[Array, " O"]:
         return scores(_run(model, variables, inputs, embedded)[0])
 
     @jax.jit
-    def slopes(variables: Any, embedded: tuple[Array, ...], shares: Array, rows: Array) -> Any:
+    def slopes(variables: Any, shares: Array, rows: Array) -> Any:
         def at(share: Array, row: Array) -> Any:
-            there = jax.tree.map(lambda e: share.astype(e.dtype) * e, embedded)
+            there = jax.tree.map(lambda b, w: b + share.astype(b.dtype) * w, start, way)
             value, slope = jax.value_and_grad(lambda e: score(variables, e)[row])(there)
-            return value, _products(slope, embedded), _norms(slope)
+            return value, _products(slope, embedded), _products(slope, way), _norms(slope)
 
         return jax.vmap(at)(shares, rows)
 
@@ -144,22 +150,22 @@ def attribute(
     shares = np.concatenate([np.ones(outputs), path, [0.0]])
     rows = np.concatenate([np.arange(outputs), np.full(PATH_STEPS + 1, of)])
     parts = []
-    for start in range(0, len(rows), block):
+    for first in range(0, len(rows), block):
         # The last block is as long as the others: one program does for all.
-        some = np.resize(np.arange(start, min(start + block, len(rows))), block)
-        parts.append(jax.device_get(slopes(variables, embedded, shares[some], rows[some])))
+        some = np.resize(np.arange(first, min(first + block, len(rows))), block)
+        parts.append(jax.device_get(slopes(variables, shares[some], rows[some])))
         if say is not None:
-            say(min(start + block, len(rows)), len(rows))
-    values, products, norms = jax.tree.map(lambda *a: np.concatenate(a)[: len(rows)], *parts)
-    integrated = tuple(weights @ each[outputs:-1].astype(np.float64) for each in products)
+            say(min(first + block, len(rows)), len(rows))
+    values, products, moves, norms = jax.tree.map(lambda *a: np.concatenate(a)[: len(rows)], *parts)
+    integrated = tuple(weights @ each[outputs:-1].astype(np.float64) for each in moves)
     change = float(values[of]) - float(values[-1])
     error = float(sum(each.sum() for each in integrated)) - change
     gradients, norms = (tuple(each[:outputs] for each in some) for some in (products, norms))
     return Attribution(gradients, norms, integrated, of, change, error)
 
 
-def _products(slopes: tuple[Array, ...], embedded: tuple[Array, ...]) -> tuple[Array, ...]:
-    """Each step's slope times its embedding, summed over the channels, `[T]`."""
+def _products(slopes: tuple[Array, ...], vectors: tuple[Array, ...]) -> tuple[Array, ...]:
+    """Each step's slope times a vector, summed over the channels, `[T]`."""
     return tuple(
         jnp.einsum(
             "td,td->t",
@@ -167,7 +173,7 @@ def _products(slopes: tuple[Array, ...], embedded: tuple[Array, ...]) -> tuple[A
             e[0],
             preferred_element_type=jnp.promote_types(e.dtype, jnp.float32),
         )
-        for slope, e in zip(slopes, embedded, strict=True)
+        for slope, e in zip(slopes, vectors, strict=True)
     )
 
 
@@ -180,9 +186,7 @@ def _norms(slopes: tuple[Array, ...]) -> tuple[Array, ...]:
 def _path() -> tuple[np.ndarray, np.ndarray]:
     """Shares of the way, and weights that integrate over it."""
     nodes, weights = np.polynomial.legendre.leggauss(PATH_STEPS)
-    u = (nodes + 1) / 2
-    # Evenly in the fourth root: a norm of a small vector is as one of a large one, but for its eps.
-    return u**4, weights / 2 * 4 * u**3
+    return (nodes + 1) / 2, weights / 2
 
 
 def _embeddings(model: nn.Module, variables: Any, inputs: Sequence[Array]) -> tuple[Array, ...]:

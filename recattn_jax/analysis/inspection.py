@@ -11,6 +11,7 @@ import numpy as np
 
 from recattn_jax.analysis.attribution import Attribution, NotEmbedded, Say, Scores, attribute
 from recattn_jax.analysis.inside import AttentionMap, RecurrenceTrace, look_inside
+from recattn_jax.analysis.tokens import blank, pieces
 from recattn_jax.data import (
     ByteTokenizer,
     CharTokenizer,
@@ -236,10 +237,16 @@ def inspect_run(
     if not attributed or not read.seen.exact:
         return read.seen
     model, variables = run.experiment.model, {"params": run.params}
-    rows = [jnp.asarray(each)[None] for each in read.seen.ids]
+    names = ("text",) if len(read.seen.ids) == 1 else ("source", "target")
+    tokenizers: list[Any] = [run.vocabularies[name] for name in names]
+    rows = [jnp.asarray(ids)[None] for ids in read.seen.ids]
+    blanks = [
+        jnp.asarray(blank(tokenizer, ids))[None]
+        for tokenizer, ids in zip(tokenizers, read.seen.ids, strict=True)
+    ]
     of = outputs - 1 if of is None else of
     try:
-        found = attribute(model, variables, rows, read.scores, of, say)
+        found = attribute(model, variables, rows, blanks, read.scores, of, say)
     except NotEmbedded as reason:
         left_out = (*read.seen.left_out, f"what outputs owe to input tokens: {reason}")
         return dataclasses.replace(read.seen, left_out=left_out)
@@ -423,26 +430,3 @@ def _check(tokens: int, what: str, least: int) -> None:
             f"{what} has {tokens} tokens; maps, which grow with the square of that, are made of at"
             f" most {MOST_TOKENS}: give a part of it"
         )
-
-
-def pieces(tokenizer: Tokenizer, ids: Int[np.ndarray, " T"]) -> list[str]:
-    """Each token as text: what it says by itself.
-
-    Args:
-      tokenizer: of the run.
-      ids: `[T]`, the tokens.
-
-    Returns:
-      As many texts; numbers and names in angle brackets are of those that say nothing.
-
-    >>> pieces(ByteTokenizer(), np.array([97, 32, 195, 256]))
-    ['a', ' ', '<195>', '<separator>']
-    """
-
-    def say(token: int) -> str:
-        if token == tokenizer.separator:
-            return "<separator>"
-        text = tokenizer.decode([token])
-        return f"<{token}>" if not text or "\ufffd" in text else text
-
-    return [say(int(token)) for token in ids]

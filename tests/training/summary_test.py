@@ -147,7 +147,9 @@ def test_it_is_plain_text_that_fits():
     assert "\\x1b[31m" in text and not text.replace("…", "").translate(CALM)
     assert max(map(len, text.splitlines())) <= summary.WIDTH
     told = {line[:12].strip(): line[12:] for line in text.splitlines() if line[:1].isalpha()}
-    assert told["steps"].startswith("12, or 1.2 epochs of 10 steps; evaluated every 4, saved every 3")
+    assert told["steps"].startswith(
+        "12, or 1.2 epochs of 10 steps; evaluated every 4, saved every 3"
+    )
     assert "bfloat16 (1,024), float32 (" in told["precision"]
     state = dataclasses.replace(state, step=np.int32(7))
     again = summary.going_on(experiment, state, mesh, path)
