@@ -245,7 +245,7 @@ SMALL = {
     determinism: ("^again|^seed", 2),  # the figure is of what differs
 }
 # What steps are made of is looked at below in any case, and what watching is, above.
-SLOW = (train_step, endurance, determinism)
+SLOW = (train_step, layers, endurance, determinism)
 SMALL_ONES = [
     pytest.param(suite, id=suite.SUITE.name, marks=[pytest.mark.slow] * (suite in SLOW))
     for suite in SMALL

@@ -27,10 +27,12 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 gc.set_threshold(1_000_000, 20, 100)  # tracing makes many objects and few cycles
 
+import absl.logging  # noqa: E402
 import jax  # noqa: E402  (platform and flags must be chosen before the import)
 import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 
+VERBOSITY = absl.logging.get_verbosity()
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -41,6 +43,12 @@ def short_blocks() -> None:
     from recattn_jax.kernels import recurrence  # noqa: PLC0415  (after the checks of types are set up)
 
     recurrence.BLOCK = 4
+
+
+@pytest.fixture(autouse=True)
+def heard() -> None:
+    """Lets libraries be heard as at first: commands, which some tests call here, hush them."""
+    absl.logging.set_verbosity(VERBOSITY)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ FILES = sorted(
     if path.stem != "__init__"
 )
 # One of each way from data to a task; the arms of others are looked at in the slow tests.
-OFTEN = ("char_lm", "etth1", "scan", "spoken_digits", "tag")
+OFTEN = ("char_lm", "etth1", "spoken_digits", "tag")
 LOOKED_INTO = [
     pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.slow, id=str(path))
     for path in FILES
