@@ -124,7 +124,8 @@ def look_inside(model: nn.Module, variables: Any, *arguments: Any) -> Inside:
         # A loop over time asks for the structure of its carry first, of a copy with no place.
         if module.is_initializing():
             return call(*args, **kwargs)
-        if args and context.method_name == "__call__" and getattr(args[0], "ndim", 0) > 1:
+        called = context.method_name in ("__call__", "attend")  # by AttendToInput
+        if args and called and getattr(args[0], "ndim", 0) > 1:
             met.setdefault(module.path, _Met(module, args[0].shape[1]))
             if isinstance(module, SequenceLayer) and jnp.issubdtype(args[0].dtype, jnp.floating):
                 dtypes.add(args[0].dtype)

@@ -64,8 +64,8 @@ def check_rows(name: str) -> None:
         np.testing.assert_allclose(sums[~empty], 1.0, atol=1e-5, err_msg=each.path)
     for trace in seen.recurrence:
         assert all(a.shape[0] == LENGTH for a in (*trace.carries, *trace.gates.values()))
-    left = [line for line in seen.left_out if "writes the slots" not in line]
-    assert all("CausalConvolution carries a state" in line for line in left)
+    known = ("writes the slots", "chunks inside of a loop", "CausalConvolution carries a state")
+    assert all(any(words in line for words in known) for line in seen.left_out), seen.left_out
 
 
 @pytest.mark.parametrize("options", [{}, {"window": 3}, {"causal": False}])
