@@ -28,7 +28,7 @@ FILES = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if path.stem != "__init__"
 )
-# One of each way from data to a task; the arms of others are looked at in the slow tests.
+# A text, a table, sounds and columns of words; the others are looked into in the slow tests.
 OFTEN = ("char_lm", "etth1", "spoken_digits", "tag")
 LOOKED_INTO = [
     pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.slow, id=str(path))
