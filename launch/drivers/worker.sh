@@ -32,13 +32,14 @@ case $verb in
     fi
     ;;
   run)
+    early='' asked=1
+    trap early=1 TERM
     work &
-    child=$! asked=
+    child=$!
     trap 'asked=1; kill -TERM "$child"' TERM
-    wait "$child"
-    code=$?
-    while [ -n "$asked" ]; do # then it was the signal that ended the waiting
-      asked=
+    [ -z "$early" ] || kill -TERM "$child" # asked before there was anyone to tell
+    while [ -n "$asked" ]; do # again where it was the signal that ended the waiting
+      asked=''
       wait "$child"
       code=$?
     done

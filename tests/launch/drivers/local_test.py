@@ -1,6 +1,7 @@
 """Local jobs really run: what is started once, again, or not, and what outlives what."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import signal
@@ -23,7 +24,7 @@ KEPT = "jobs/job"  # what the driver keeps of a job
 
 @pytest.fixture
 def driver(tmp_path):
-    yield local.Local(grace=1.0)
+    yield local.Local(grace=5.0)  # enough to save in on a busy machine
     for file in tmp_path.rglob(local.RECORD):  # whatever a test that failed has left
         with contextlib.suppress(StorageError):
             record = local.read(file)
@@ -70,7 +71,7 @@ def test_a_process_that_does_not_listen_is_killed_with_what_it_started(driver, t
         "(file.parent / f'up-{me}-{attempt}').write_text(str(child.pid))\n"
         "time.sleep(1000)\n"
     )
-    work = job(tmp_path, deaf, retries=2)
+    work, driver = job(tmp_path, deaf, retries=2), dataclasses.replace(driver, grace=1.0)
     driver.start(work)
     child = up(tmp_path)
     assert local.born(child) is not None

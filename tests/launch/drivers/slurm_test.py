@@ -84,7 +84,7 @@ if argv[1] == "--signal=TERM":
     for pid in json.loads((here / f"tasks-{argv[2]}").read_text()):
         os.killpg(pid, 15)
 """
-DRIVER = Slurm(grace=1)
+DRIVER = Slurm(grace=5)  # enough to save in on a busy machine
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -56,7 +57,8 @@ def gcloud(stand_ins):
     return stand_ins
 
 
-DRIVER = TpuVm("zone", "runtime", project="project", grace=1, timeout=100)
+# The grace is patience with a busy machine: who saves is over long before.
+DRIVER = TpuVm("zone", "runtime", project="project", grace=60, timeout=100)
 
 
 def job(folder, code, **more):
@@ -223,18 +225,38 @@ def test_stopping_saves_and_then_gives_back(gcloud, tmp_path):
     assert verbs(gcloud) == steps
 
 
+def test_who_is_asked_to_stop_while_it_starts_says_how_it_ended(tmp_path):
+    work = job(tmp_path, "import time; time.sleep(1000)")
+    slow = DRIVER.script(work).replace("work &\n", "work &\n    sleep 0.5\n")
+    (tmp_path / "job.sh").write_text(slow)
+
+    def worker(verb):
+        environment = {**os.environ, "HOME": str(tmp_path)}
+        command = ["bash", "job.sh", verb, "1"]
+        return subprocess.check_output(command, cwd=tmp_path, env=environment, text=True)
+
+    worker("start")
+    until(
+        lambda: "attempt 1" in "".join(f.read_text() for f in tmp_path.rglob("process-*.log")),
+        "the start",
+    )
+    worker("stop")
+    until(lambda: worker("poll") != "recattn: running\n", "the end")
+    assert worker("poll") == f"recattn: exit {128 + signal.SIGTERM}\n"
+
+
 def test_a_deaf_process_is_killed_and_one_that_waits_is_let_go(gcloud, tmp_path):
     deaf = SAVE.replace("signal.SIGTERM, save", "signal.SIGTERM, signal.SIG_IGN")
-    work = job(tmp_path, deaf, retries=3)
-    DRIVER.start(work)
-    DRIVER.status(work)
+    work, driver = job(tmp_path, deaf, retries=3), TpuVm("zone", "runtime", grace=1, timeout=100)
+    driver.start(work)
+    driver.status(work)
     up(tmp_path, 0), up(tmp_path, 1)
-    DRIVER.stop(work)
-    assert over(DRIVER, work) == Status(State.FAILED, None, "it was asked to stop")
-    DRIVER.start(work)  # the machines are not there yet
+    driver.stop(work)
+    assert over(driver, work) == Status(State.FAILED, None, "it was asked to stop")
+    driver.start(work)  # the machines are not there yet
     gcloud.calls()
-    DRIVER.stop(work)
-    assert DRIVER.status(work) == Status(State.FAILED, None, "it was asked to stop")
+    driver.stop(work)
+    assert driver.status(work) == Status(State.FAILED, None, "it was asked to stop")
     assert verbs(gcloud) == ["delete"]
 
 
