@@ -18,7 +18,7 @@ from typing import Any
 from recattn_jax.analysis.diagrams import diagram
 from recattn_jax.analysis.reports import as_markdown
 from recattn_jax.analysis.results import Result, read_results
-from recattn_jax.analysis.results_page import Arm, make_arms, rounded
+from recattn_jax.analysis.results_page import RecordedArm, make_arms, rounded
 from recattn_jax.layers import SequenceLayer
 from recattn_jax.models import hybrids
 from recattn_jax.training import load_experiment_file
@@ -64,7 +64,7 @@ def _place(module: Any) -> tuple[bool, bool, str]:
     return name == "blocks", name != "founding", name
 
 
-def entry(hybrid: Hybrid, arms: Sequence[Arm]) -> str:
+def entry(hybrid: Hybrid, arms: Sequence[RecordedArm]) -> str:
     """The part of the page about one hybrid."""
     name = hybrid.__name__
     line, layer = example(hybrid)
@@ -129,14 +129,14 @@ def code(hybrid: Hybrid) -> str:
     return "\n".join(lines)
 
 
-def arms_of(found: dict[str, Hybrid], results: Sequence[Result]) -> dict[str, list[Arm]]:
+def arms_of(found: dict[str, Hybrid], results: Sequence[Result]) -> dict[str, list[RecordedArm]]:
     """By hybrid, the arms of recorded experiments that call it, and not by way of another hybrid.
 
     Args:
       found: the hybrids by name.
       results: all that is recorded.
     """
-    using: dict[str, list[Arm]] = {name: [] for name in found}
+    using: dict[str, list[RecordedArm]] = {name: [] for name in found}
     for config_file in sorted({result.config_file for result in results}):
         file = load_experiment_file(ROOT / config_file)
         for arm in make_arms([each for each in results if each.config_file == config_file]):
@@ -175,7 +175,7 @@ def _above(frame: FrameType) -> Iterator[FrameType]:
         yield frame
 
 
-def table(arms: Sequence[Arm]) -> str:
+def table(arms: Sequence[RecordedArm]) -> str:
     """What was measured, a row an arm."""
     rows = []
     for arm in arms:

@@ -22,12 +22,14 @@ in maps.npz:
 --measure needs no --text. `context` scores the same tokens of the validation split from 1, 2, 4,
 ... tokens of context, and names the shortest that is within 1 % of the best; `flow` says how the
 gradient of the last output fades over lag in the body, on --text or on the longest rows of that
-split. Figures are context.png and flow.png, and numbers in context.npz (lengths, losses,
-errors [C], targets) and flow.npz (flow [T]).
+split. Figures are context.png and flow.png, and numbers in context.npz (lengths, losses, errors,
+paired_errors [C]: of losses, and of how far they are above the best; nats [C, N]: of each token)
+and flow.npz (flow [T]).
 
 Maps are not made of runs of series, sound and tables.
 """
 
+import contextlib
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -53,7 +55,7 @@ from recattn_jax.untrusted import one_line, place
 
 MEASURES = ("context", "flow")
 _SPLIT = "validation"
-_CURVE = ("lengths", "losses", "errors", "targets")
+_CURVE = ("lengths", "losses", "errors", "paired_errors", "nats")
 _NAMED = 3  # input tokens that a line names
 _LONG = 10  # seconds
 
@@ -112,14 +114,15 @@ def command(flag_values: flags.FlagValues, argv: list[str]) -> tuple[list[str], 
 def _look(run: Run, flag_values: flags.FlagValues) -> Inspection:
     """What is seen on the text, told on stdout."""
     began = time.monotonic()
-    seen = inspect_run(
-        run,
-        flag_values.text,
-        flag_values.target,
-        of=flag_values.of,
-        attributed=flag_values.attribution,
-        say=_progress("attribution"),
-    )
+    with _progress("attribution") as say:
+        seen = inspect_run(
+            run,
+            flag_values.text,
+            flag_values.target,
+            of=flag_values.of,
+            attributed=flag_values.attribution,
+            say=say,
+        )
     for line in seen.left_out:
         print(f"not shown: {one_line(line)}")
     print(seen.exactness)
@@ -168,12 +171,16 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
     """
     curve = flow_T = None
     if "context" in names:
-        curve = measures.run_context(run, _rows(run), _progress("context"))
-        best = int(np.argmin(curve.losses))
+        with _progress("context") as say:
+            curve = measures.run_context(run, _rows(run), say)
+        best, close = curve.best, int(np.flatnonzero(curve.lengths == curve.effective)[0])
+        above = curve.losses[close] - curve.losses[best]
         print(
             f"effective context: {curve.effective} tokens, whose loss is within {CLOSE:.0%} of the"
             f" best, {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
-            f" {curve.lengths[best]}; of {curve.targets} tokens of the {_SPLIT} split"
+            f" {curve.lengths[best]} (above it by {above:.3f} \u00b1"
+            f" {curve.paired_errors[close]:.3f}, paired); of {curve.targets} tokens of the {_SPLIT}"
+            " split"
         )
     if "flow" in names:
         flow_T = measures.run_flow(run, _rows(run) if seen is None else _row(seen))
@@ -209,7 +216,8 @@ def _row(seen: Inspection) -> list[Any]:
     return [{"inputs": ids, "segments": np.ones(ids.shape[:2], np.int32)}]
 
 
-def _progress(what: str) -> Say:
+@contextlib.contextmanager
+def _progress(what: str) -> Iterator[Say]:
     """Shows progress on a terminal, and nothing in a log."""
     bar: tqdm[Any] | None = None
 
@@ -218,10 +226,12 @@ def _progress(what: str) -> Say:
         if bar is None:
             bar = tqdm(desc=what, total=total, disable=None, leave=False)
         bar.update(done - bar.n)
-        if done == total:
-            bar.close()
 
-    return say
+    try:
+        yield say
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _make(out: Path) -> None:

@@ -102,13 +102,13 @@ def integrated(
 
 @plain_text
 def context(curve: ContextCurve, path: Path) -> None:
-    """Draws the loss against the tokens of context, with standard errors.
+    """Draws the loss against the tokens of context, with errors of its distance from the best.
 
     Args:
       curve: what was measured.
       path: the PNG to write.
 
-    >>> curve = ContextCurve(np.array([1, 2]), np.array([3.0, 2.0]), np.array([0.1, 0.1]), 64)
+    >>> curve = ContextCurve(np.array([1, 2]), np.array([[3.0, 2.0], [1.0, 0.5]]))
     >>> context(curve, Path("context.png"))
     """
     figure = Figure(figsize=(6.0, 3.6), layout="constrained")
@@ -116,13 +116,16 @@ def context(curve: ContextCurve, path: Path) -> None:
     axes = figure.subplots()
     best = float(curve.losses.min())
     axes.axhspan(best, best * (1 + CLOSE), color=_BLUE, alpha=0.15, label=f"within {CLOSE:.0%}")
-    axes.errorbar(curve.lengths, curve.losses, curve.errors, marker="o", markersize=3, capsize=3)
+    axes.errorbar(
+        curve.lengths, curve.losses, curve.paired_errors, marker="o", markersize=3, capsize=3
+    )
     axes.axvline(curve.effective, color="grey", linestyle=":", label=f"{curve.effective} tokens")
     axes.set_xscale("log", base=2)
     axes.set_xticks(curve.lengths, [str(length) for length in curve.lengths])
     axes.set_xlabel("tokens of context", fontsize=8)
-    axes.set_ylabel("nats a token, with standard error", fontsize=8)
-    axes.set_title(f"loss of {curve.targets} tokens from more and more context", fontsize=9)
+    axes.set_ylabel("nats a token", fontsize=8)
+    title = f"loss of {curve.targets} tokens from more and more context, with paired errors"
+    axes.set_title(title, fontsize=9)
     axes.tick_params(labelsize=7)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7)

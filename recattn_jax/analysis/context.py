@@ -32,24 +32,49 @@ class ContextCurve:
 
     Attributes:
       lengths: `[C]`, tokens that the model was given before the target, powers of two.
-      losses: `[C]`, mean nats of a target, for each length.
-      errors: `[C]`, standard errors of these means.
-      targets: how many.
+      nats: `[C, N]`, of each length and each target, of which there are more than one.
 
-    >>> losses, errors = np.array([3.0, 2.01, 2.0]), np.array([0.1, 0.1, 0.1])
-    >>> ContextCurve(np.array([1, 2, 4]), losses, errors, targets=300).effective
-    2
+    >>> curve = ContextCurve(np.array([1, 2, 4]), np.array([[3.0, 4.0], [2.0, 3.02], [2.0, 3.0]]))
+    >>> curve.losses.tolist(), curve.best, curve.effective
+    ([3.5, 2.51, 2.5], 2, 2)
     """
 
     lengths: Int[np.ndarray, " C"]
-    losses: Float[np.ndarray, " C"]
-    errors: Float[np.ndarray, " C"]
-    targets: int
+    nats: Float[np.ndarray, "C N"]
+
+    @property
+    def targets(self) -> int:
+        """How many targets were scored."""
+        return self.nats.shape[1]
+
+    @property
+    def losses(self) -> Float[np.ndarray, " C"]:
+        """Mean nats of a target, for each length."""
+        return self.nats.mean(1)
+
+    @property
+    def errors(self) -> Float[np.ndarray, " C"]:
+        """Standard errors of the losses, as of other targets of the same kind."""
+        return _standard_errors(self.nats)
+
+    @property
+    def paired_errors(self) -> Float[np.ndarray, " C"]:
+        """Standard errors of how far the losses are above the best, target by target; 0 there."""
+        return _standard_errors(self.nats - self.nats[self.best])
+
+    @property
+    def best(self) -> int:
+        """Which length has the least loss."""
+        return int(np.argmin(self.losses))
 
     @property
     def effective(self) -> int:
         """The shortest context whose loss is within `CLOSE` of the best."""
         return int(self.lengths[self.losses <= (1 + CLOSE) * self.losses.min()][0])
+
+
+def _standard_errors(values_CN: Float[np.ndarray, "C N"]) -> Float[np.ndarray, " C"]:
+    return np.asarray(values_CN.std(1, ddof=1) / values_CN.shape[1] ** 0.5)
 
 
 def context_curve(
@@ -100,7 +125,7 @@ def context_curve(
         return optax.softmax_cross_entropy_with_integer_labels(logits_BV, targets_B)
 
     whole = not isinstance(model, SequenceModel)
-    losses, errors = [], []
+    nats_CN = []
     for done, length in enumerate(lengths):
         inputs_NT = contexts_NC[:, -length:]
         shape = jax.eval_shape(lambda v, x: model.apply(v, x)[0], variables, inputs_NT[:1])
@@ -117,11 +142,10 @@ def context_curve(
             raise NonFiniteError(
                 f"the loss of a token from {length} tokens of context is no number"
             )
-        losses.append(found.mean())
-        errors.append(found.std(ddof=1) / len(found) ** 0.5)
+        nats_CN.append(found)
         if say is not None:
             say(done + 1, len(lengths))
-    return ContextCurve(lengths, np.array(losses), np.array(errors), len(targets_N))
+    return ContextCurve(lengths, np.stack(nats_CN))
 
 
 def _predict_last(model: nn.Module, inputs: Array, segments: Array) -> Float[Array, "B V"]:

@@ -49,7 +49,7 @@ _PARTS = ("precision", "recall", "token_accuracy")
 
 
 @dataclasses.dataclass(frozen=True)
-class Arm:
+class RecordedArm:
     """Runs that differ in nothing but their seed.
 
     Args:
@@ -59,7 +59,7 @@ class Arm:
       results: the runs, by seed.
       latest: the place of its latest line.
 
-    >>> arm = Arm("lstm", {"mixer": "lstm"}, {"mixer": "lstm"}, results=[], latest=0)
+    >>> arm = RecordedArm("lstm", {"mixer": "lstm"}, {"mixer": "lstm"}, results=[], latest=0)
     >>> arm.mean("loss") is None
     True
     """
@@ -86,7 +86,7 @@ class Arm:
         return [value for value in found if value is not None]
 
 
-def make_arms(results: Sequence[Result]) -> list[Arm]:
+def make_arms(results: Sequence[Result]) -> list[RecordedArm]:
     """Groups results that differ in nothing but their seed.
 
     Args:
@@ -101,7 +101,7 @@ def make_arms(results: Sequence[Result]) -> list[Arm]:
     groups = grouped(results, lambda one: [_settings(one), one.changed, one.split, one.headline])
     some = sorted(groups, key=lambda group: (len(group[0].changed), _words(group[0])))
     return [
-        Arm(
+        RecordedArm(
             name=name,
             changed=group[0].changed,
             settings=_settings(group[0]),
@@ -240,14 +240,14 @@ def base_command(results: Sequence[Result]) -> str:
     return shlex.join(shared)
 
 
-def _table(arms: Sequence[Arm]) -> str:
+def _table(arms: Sequence[RecordedArm]) -> str:
     (headline, split), others = arms[0].measure, other_scores(arms)
     columns = ["arm", "seeds", f"{headline} ({split})", *others, "best step", "minutes"]
     columns += ["parameters", "commit", "hardware"]
     return as_markdown([_row(arm, others) for arm in arms], columns)
 
 
-def other_scores(arms: Sequence[Arm]) -> list[str]:
+def other_scores(arms: Sequence[RecordedArm]) -> list[str]:
     """The metrics that stand beside the headline: scores, and not those of single classes.
 
     Args:
@@ -265,7 +265,7 @@ def other_scores(arms: Sequence[Arm]) -> list[str]:
     return sorted(found, key=lambda name: name in _PARTS)[: _SCORES - 1]
 
 
-def _row(arm: Arm, others: Sequence[str]) -> list[str]:
+def _row(arm: RecordedArm, others: Sequence[str]) -> list[str]:
     headline, results = arm.measure[0], arm.results
     value = rounded(arm.mean(headline))
     if len(results) > 1:
@@ -328,7 +328,7 @@ def panels(results: Sequence[Result]) -> list[Panel]:
     return found
 
 
-def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
+def compared(arms: Sequence[RecordedArm]) -> tuple[str, bool]:
     """What bars are of, and whether more of it is better.
 
     The headline; but where that is the loss, as it is where texts are written, which takes too long
@@ -350,7 +350,7 @@ def compared(arms: Sequence[Arm]) -> tuple[str, bool]:
     return headline, arms[0].results[0].maximise
 
 
-def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
+def by_mixer(arms: Sequence[RecordedArm]) -> dict[str, RecordedArm]:
     """The arms to compare: those that differ in nothing but `mixer`, as many as there are.
 
     Of several such groups the one with the most mixers, then the one that changes least, then the
@@ -366,7 +366,7 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
     {}
     """
 
-    def rest(arm: Arm) -> list[Any]:
+    def rest(arm: RecordedArm) -> list[Any]:
         return [{k: value for k, value in arm.settings.items() if k != "mixer"}, arm.measure]
 
     some = grouped([arm for arm in arms if "mixer" in arm.settings], rest)
@@ -374,7 +374,7 @@ def by_mixer(arms: Sequence[Arm]) -> dict[str, Arm]:
     if not groups:
         return {}
 
-    def preference(group: dict[str, Arm]) -> tuple[int, int, int]:
+    def preference(group: dict[str, RecordedArm]) -> tuple[int, int, int]:
         changes = min(len(arm.changed) for arm in group.values())
         return len(group), -changes, max(arm.latest for arm in group.values())
 

@@ -60,9 +60,14 @@ def test_a_window_is_all_that_attention_needs() -> None:
 
 
 def test_the_shortest_that_is_close_enough() -> None:
-    losses = np.array([3.0, 2.01, 2.0, 2.1])
-    curve = ContextCurve(2 ** np.arange(4), losses, np.zeros(4), 7)
-    assert curve.effective == 2
+    losses_C = np.array([3.0, 2.01, 2.0, 2.1])
+    nats_CN = losses_C[:, None] + np.array([-1.0, 1.0])
+    nats_CN[1] = [1.3, 2.72]
+    curve = ContextCurve(2 ** np.arange(4), nats_CN)
+    assert (curve.effective, curve.best, curve.targets) == (2, 2, 2)
+    np.testing.assert_allclose(curve.errors, [1, 0.71, 1, 1])
+    # Targets that are hard are so from any context, so distances are known better than losses.
+    np.testing.assert_allclose(curve.paired_errors, [0, 0.29, 0, 0], atol=1e-12)
 
 
 def test_too_few_targets_are_refused() -> None:

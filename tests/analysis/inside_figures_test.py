@@ -41,7 +41,7 @@ def test_any_token_is_a_label_of_attributions(tmp_path) -> None:
     )
     figures.gradient_map(0 * values, TOKENS, TOKENS, "nothing", "nats", tmp_path / "nothing.png")
     figures.integrated(values[0], TOKENS, "a$b", tmp_path / "integrated.png")
-    curve = ContextCurve(np.array([1, 2]), np.array([2.0, 1.0]), np.array([0.1, 0.1]), 300)
+    curve = ContextCurve(np.array([1, 2]), np.array([[2.0, 3.0], [1.0, 1.5]]))
     figures.context(curve, tmp_path / "context.png")
     figures.flow(np.array([1.0, 0.1, 0.0]), tmp_path / "flow.png")
     assert len(list(tmp_path.iterdir())) == 6
