@@ -5,6 +5,7 @@ import gc
 import importlib.metadata
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,15 @@ def short_blocks() -> None:
 def heard() -> None:
     """Lets libraries be heard as at first: commands, which some tests call here, hush them."""
     absl.logging.set_verbosity(VERBOSITY)
+
+
+@pytest.fixture(autouse=True)
+def asked_to_stop() -> Iterator[None]:
+    """Leaves SIGTERM as it was: a command that it interrupted ignores it from then on."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
