@@ -13,7 +13,11 @@ from pathlib import Path
 # Also for the processes that tests start. The tests compile many small programs and run each once:
 # with fewer compiler passes the whole suite takes a third of the time.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-COMPILER = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+COMPILER = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",  # other cores have tests of their own
+]
 if importlib.metadata.version("jaxlib") < "0.11":  # later ones do not know it, and end the process
     COMPILER.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(COMPILER))
@@ -43,7 +47,7 @@ def short_blocks() -> None:
     """Several blocks of time in few steps, and fewer steps to compile."""
     from recattn_jax.kernels import recurrence  # noqa: PLC0415  (after the checks of types are set up)
 
-    recurrence.BLOCK = 4
+    recurrence.BLOCK = 2
 
 
 @pytest.fixture(autouse=True)

@@ -28,8 +28,8 @@ FILES = sorted(
     for path in (ROOT / "experiments").glob("*.py")
     if path.stem != "__init__"
 )
-# A text, a table, sounds and columns of words; the others are looked into in the slow tests.
-OFTEN = ("char_lm", "etth1", "spoken_digits", "tag")
+# Sounds, and columns of words; the others are looked into in the slow tests.
+OFTEN = ("spoken_digits", "tag")
 LOOKED_INTO = [
     pytest.param(path, marks=() if path.stem in OFTEN else pytest.mark.slow, id=str(path))
     for path in FILES

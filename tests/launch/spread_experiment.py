@@ -50,7 +50,7 @@ def failing(pipeline, batch):
 def build(c):
     """The experiment; opens nothing."""
     tokenizer = ByteTokenizer()
-    width, heads, batch, length = 64, 4, 16, 16
+    width, heads, batch, length = 64, 4, 16, 8
 
     def data():
         source = text_file(c.text, c.data_dir, 0.1, 0.1)
