@@ -5,7 +5,8 @@
 
 The new folder holds StableHLO (by jax.export) for CPUs, CUDA and TPUs, `whole.bin` of whole rows
 and, of a language model that streams, `step.bin`; `weights.safetensors`; `vocabularies.json`;
-`model.json`, which describes functions, arguments, state and input; and `load.py`, which runs them.
+`model.json`, which describes functions, arguments, state and input; and `load.py`, which runs them,
+with `words.py` where the model reads words.
 Language models, classifiers and taggers are exported. Rows may be as many and as long as one
 likes; --lengths makes a program for each length instead, for models that need it. What was written
 is compared with the run before the folder takes its name.

@@ -25,7 +25,7 @@ sequences and other control characters) is shown, as in \x1b.
 import io
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 import jax
@@ -150,17 +150,18 @@ def continue_prompt(run: Run, flag_values: flags.FlagValues) -> None:
     sampler = Sampler(flag_values.temperature, flag_values.top_k, flag_values.top_p)
     tokenizer = text_tokenizer(run.vocabularies)
     prompt = read_prompt(flag_values.prompt)
+    prompt_ids = tokenizer.encode(prompt).tolist()
     ids = generate(
         run.experiment.model,
         run.params,
-        tokenizer.encode(prompt).tolist(),
+        prompt_ids,
         separator=tokenizer.separator,
         n_tokens=flag_values.tokens,
         sampler=sampler,
         seed=flag_values.seed,
         stop_at_separator=flag_values.stop,
     )
-    for text in itertools.chain([prompt], texts(tokenizer, ids), ["\n"]):
+    for text in itertools.chain([prompt], texts(tokenizer, ids, prompt_ids), ["\n"]):
         sys.stdout.write(visible(text))
         sys.stdout.flush()
 
@@ -178,13 +179,21 @@ def text_tokenizer(vocabularies: Mapping[str, Vocabulary]) -> Tokenizer:
     return tokenizer
 
 
-def texts(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """Text as soon as ids complete it; an empty line where one document ends and another starts."""
-    for separator, group in itertools.groupby(ids, lambda token: token == tokenizer.separator):
-        if separator:
-            yield from ("\n\n" for _ in group)
-        else:
-            yield from tokenizer.decode_stream(group)
+def texts(tokenizer: Tokenizer, ids: Iterable[int], after: Sequence[int]) -> Iterator[str]:
+    """Text as soon as ids complete it; an empty line where one document ends and another starts.
+
+    Args:
+      tokenizer: of the run.
+      ids: what is written.
+      after: the ids before them, which say whether a space stands between; without a separator.
+    """
+    known = len(tokenizer.decode(after))
+    every = itertools.chain(after, ids)
+    for separator, group in itertools.groupby(every, lambda token: token == tokenizer.separator):
+        for text in ("\n\n" for _ in group) if separator else tokenizer.decode_stream(group):
+            if new := text[known:]:
+                yield new
+            known = max(0, known - len(text))
 
 
 def read_prompt(prompt: str) -> str:

@@ -6,15 +6,19 @@
     (logits,) = model.whole(inputs)                      # of rows of any length
     logits, state = model.step(tokens, model.zero_state(batch))
 
-A language model that streams, of bytes or characters, goes on from a prompt, greedily:
+A language model that streams goes on from a prompt, greedily, and a classifier says how likely each
+label is; of bytes, characters or words, not of subwords or features:
 
     python load.py "Once upon a time" --tokens=200
+    python load.py "How many legs has a spider ?"
 
 `model.json` says what each function takes and gives, and `vocabularies.json` what the ids mean.
 """
 
 import argparse
 import codecs
+import importlib.util
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -40,7 +44,7 @@ class Exported:
     """
 
     def __init__(self, folder: str | Path = Path(__file__).parent):
-        folder = Path(folder)
+        self._folder = folder = Path(folder)
         self.description = json.loads((folder / "model.json").read_text("utf-8"))
         if self.description["format"] != FORMAT:
             raise ValueError(f"{folder}: this reads format {FORMAT}; take the load.py beside it")
@@ -121,8 +125,23 @@ class Exported:
             yield token
             logits, state = self.step([token], state)
 
+    def classify(self, text: str) -> dict[str, float]:
+        """The probability of each label of a text, the most likely first.
+
+        Raises:
+          ValueError: the model does not classify, or reads no such text.
+        """
+        if self.description["task"] != "Classification":
+            raise ValueError(f"this model is a {self.description['task']}, and classifies nothing")
+        ids = self.encode(text) or [self.description["input"]["separator"]]
+        (logits,) = self.whole([ids])
+        odds = np.exp(np.asarray(logits[0], np.float64) - np.max(logits[0]))
+        order = np.argsort(-odds, kind="stable")
+        names = self.vocabularies["label"]["names"]
+        return {names[label]: float(odds[label] / odds.sum()) for label in order}
+
     def encode(self, text: str) -> list[int]:
-        """The ids of a text, of bytes or characters.
+        """The ids of a text, of bytes, characters or words.
 
         Raises:
           ValueError: the model reads something else, or not all of these characters.
@@ -130,10 +149,12 @@ class Exported:
         kind = self.description["input"]["kind"]
         if kind == "byte":
             return list(text.encode())
+        if kind == "word":
+            return self._encode_words(text)
         if kind != "char":
             raise ValueError(
-                f"the model reads ids of kind {kind}, and only those of bytes and characters are"
-                " made here: make them by vocabularies.json, and call Exported().whole"
+                f"the model reads ids of kind {kind}, and only those of bytes, characters and words"
+                " are made here: make them by vocabularies.json, and call Exported().whole"
             )
         characters = self._alphabet()
         unknown = set(text) - set(characters)
@@ -141,8 +162,22 @@ class Exported:
             raise ValueError(f"the model does not know {', '.join(map(repr, sorted(unknown)))}")
         return [characters.index(character) for character in text]
 
-    def decode(self, ids: Iterable[int]) -> Iterator[str]:
-        """Text as soon as ids complete it; an empty line where another document starts."""
+    def _encode_words(self, text: str) -> list[int]:
+        vocabulary = self.vocabularies[self.description["input"]["vocabulary"]]
+        cut = _module(self._folder / "words.py")
+        words = cut.split_spaces(text) if vocabulary["spaced"] else cut.split_words(text)
+        known = {word: index for index, word in enumerate(vocabulary["words"])}
+        lowered = [word.lower() if vocabulary["lowercase"] else word for word in words]
+        return [known.get(word, len(known)) for word in lowered]
+
+    def decode(self, ids: Iterable[int], after: Sequence[int] = ()) -> Iterator[str]:
+        """Text as soon as ids complete it, as it follows the ids before.
+
+        An empty line stands where another document starts.
+        """
+        if self.description["input"]["kind"] == "word":
+            yield from self._decode_words(ids, after)
+            return
         characters = self._alphabet()
         bytes_of = codecs.getincrementaldecoder("utf-8")("replace")
         for token in ids:
@@ -151,6 +186,15 @@ class Exported:
             else:
                 yield characters[token] if characters else bytes_of.decode(bytes([token]))
         yield bytes_of.decode(b"", final=True)
+
+    def _decode_words(self, ids: Iterable[int], after: Sequence[int]) -> Iterator[str]:
+        vocabulary = self.vocabularies[self.description["input"]["vocabulary"]]
+        words, names = _module(self._folder / "words.py"), [*vocabulary["words"], "<unk>", None]
+        join = words.join_spaces if vocabulary["spaced"] else words.join_words
+        told, counted = itertools.tee(itertools.chain(after, ids))
+        pieces = zip(join(names[token] for token in told), counted, strict=False)
+        for piece, token in itertools.islice(pieces, len(after), None):
+            yield piece if names[token] is not None else "\n\n"
 
     def _alphabet(self) -> str:
         text = self.vocabularies[self.description["input"]["vocabulary"]]
@@ -161,17 +205,29 @@ def _compiled(file: Path) -> Any:
     return jax.jit(export.deserialize(bytearray(file.read_bytes())).call)
 
 
+def _module(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
-    """Writes a prompt and how it goes on."""
-    parser = argparse.ArgumentParser(description="goes on from a prompt, greedily")
-    parser.add_argument("prompt")
-    parser.add_argument("--tokens", type=int, default=200)
+    """Writes a prompt and how it goes on, or the labels of a text."""
+    parser = argparse.ArgumentParser(description="goes on from a prompt, or classifies a text")
+    parser.add_argument("text")
+    parser.add_argument("--tokens", type=int, default=200, help="of a continuation")
     given = parser.parse_args()
     model = Exported()
     try:
-        ids = model.generate(model.encode(given.prompt), given.tokens)
-        sys.stdout.write(given.prompt)
-        for text in model.decode(ids):
+        if model.description["task"] == "Classification":
+            for label, share in model.classify(given.text).items():
+                print(f"{share:.4f} {label}")
+            return
+        prompt = model.encode(given.text)
+        sys.stdout.write(given.text)
+        for text in model.decode(model.generate(prompt, given.tokens), prompt):
             sys.stdout.write(text)
             sys.stdout.flush()
         print()

@@ -13,6 +13,7 @@ import numpy as np
 from jax import export
 
 from recattn_jax import untrusted
+from recattn_jax.data import words
 from recattn_jax.decoding.stepping import fresh_state, language_model_step
 from recattn_jax.errors import StorageError, UserError, summary
 from recattn_jax.files import new_folder
@@ -77,8 +78,8 @@ def export_run(run: Run, folder: str | Path, lengths: Sequence[int]) -> dict[str
 
     The folder holds programs for any number of rows (`whole.bin`, and `step.bin` where a language
     model streams), `weights.safetensors`, `vocabularies.json`, `model.json`, which describes them,
-    and `load.py`, which runs them. What it gives is compared with what the run gives before the
-    folder takes its name.
+    and `load.py`, which runs them, with `words.py` where it reads words. What it gives is compared
+    with what the run gives before the folder takes its name.
 
     Programs are for all of `PLATFORMS`, from one tracing: where kernels are chosen by the device,
     they are those of the device at hand, but never one that is made for a single kind.
@@ -112,6 +113,8 @@ def export_run(run: Run, folder: str | Path, lengths: Sequence[int]) -> dict[str
         _save(weights, partial / "weights.safetensors")
         shutil.copyfile(run.path / "vocabularies.json", partial / "vocabularies.json")
         shutil.copyfile(LOADER, partial / "load.py")
+        if described["input"]["kind"] == "word":
+            shutil.copyfile(words.__file__, partial / "words.py")
         _check_same(run, partial, [*wholes, *steps])
     return described
 

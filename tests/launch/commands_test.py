@@ -186,7 +186,7 @@ def test_text_comes_as_soon_as_it_is_complete():
             taken.append(int(token))
             yield int(token)
 
-    texts = generate.texts(tokenizer, ids())
+    texts = generate.texts(tokenizer, ids(), [])
     assert next(texts) == "a" and len(taken) == 1
     assert next(texts) == "\u00ef" and len(taken) == 3
     assert list(texts) == ["\n\n", "b"]
@@ -194,4 +194,4 @@ def test_text_comes_as_soon_as_it_is_complete():
 
 def test_a_document_that_ends_is_followed_by_an_empty_line():
     tokenizer = CharTokenizer("ab")
-    assert "".join(generate.texts(tokenizer, [0, 2, 1, 2])) == "a\n\nb\n\n"
+    assert "".join(generate.texts(tokenizer, [0, 2, 1, 2], [])) == "a\n\nb\n\n"

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from launch.generate import texts
 from recattn_jax.data import (
     TEXT,
     ByteTokenizer,
@@ -157,11 +158,46 @@ def test_a_tagger_with_intents_gives_both(made, tmp_path):
     inputs, _ = rows(3, 21, 257)
     segments = np.ones((3, 21), np.int32)
     exported = loaded(tmp_path / "out")
-    with pytest.raises(ValueError, match="kind word, .* make them by vocabularies.json"):
-        exported.encode("the cat")
+    with pytest.raises(ValueError, match="is a Tagging, and classifies nothing"):
+        exported.classify("a cat")
+    exported.description["input"]["kind"] = "subword"
+    with pytest.raises(ValueError, match="kind subword, .* make them by vocabularies.json"):
+        exported.encode("a cat")
     tags, intents = exported.whole(inputs)
     assert tags.shape == (3, 21, 2) and intents.shape == (3, 3)
     assert_close([tags, intents], wanted(run, inputs, segments))
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_a_classifier_of_words_answers_texts(made, tmp_path, spaced):
+    text = WordTokenizer(("how", "many", "?", "don", "'", "t"), lowercase=True, spaced=spaced)
+    words = {"text": text, "label": Labels(("number", "person", "place"))}
+    model = SequenceModel(Embed(text.vocabulary_size, 4), LSTM(4), Max(3))
+    run = made(model, Classification(3, LOSS), words)
+    export_run(run, tmp_path / "out", (16,))
+    exported = loaded(tmp_path / "out")
+    for question in ("How many ?", "Don't!", ""):
+        ids = text.encode(question).tolist()
+        assert exported.encode(question) == ids
+        inputs = np.array([ids or [text.separator]], np.int32)
+        (logits,) = wanted(run, inputs, np.ones_like(inputs))
+        shares = np.asarray(jax.nn.softmax(logits[0]))
+        found = exported.classify(question)
+        assert list(found.values()) == sorted(found.values(), reverse=True)
+        assert_close([np.array([found[name] for name in words["label"].names])], [shares])
+
+
+@pytest.mark.parametrize("spaced", [False, True])
+def test_words_go_on_from_a_prompt(made, tmp_path, spaced):
+    text = WordTokenizer(("a", "cat", ",", "\n"), lowercase=False, spaced=spaced)
+    model, task = language_model(text)
+    export_run(made(model, task, {"text": text}), tmp_path / "out", (16,))
+    exported = loaded(tmp_path / "out")
+    ids = [1, text.separator, 0, 2, text.unknown, 3, 0]
+    prompt = text.encode("a cat").tolist()
+    pieces = "".join(exported.decode(iter(ids), prompt))
+    assert pieces == "".join(texts(text, iter(ids), prompt))
+    assert pieces == (" cat\n\na , <unk>\na" if spaced else " cat\n\na, <unk>\na")
 
 
 class Choosy(nn.Module):
