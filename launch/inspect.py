@@ -174,13 +174,13 @@ def measure(run: Run, names: list[str], seen: Inspection | None, out: Path) -> N
         with _progress("context") as say:
             curve = measures.run_context(run, _rows(run), say)
         best, close = curve.best, int(np.flatnonzero(curve.lengths == curve.effective)[0])
-        above = curve.losses[close] - curve.losses[best]
+        above, error = curve.losses[close] - curve.losses[best], curve.paired_errors[close]
         print(
             f"effective context: {curve.effective} tokens, whose loss is within {CLOSE:.0%} of the"
             f" best, {curve.losses[best]:.3f} \u00b1 {curve.errors[best]:.3f} nats with"
-            f" {curve.lengths[best]} (above it by {above:.3f} \u00b1"
-            f" {curve.paired_errors[close]:.3f}, paired); of {curve.targets} tokens of the {_SPLIT}"
-            " split"
+            f" {curve.lengths[best]}"
+            + (f" (above it by {above:.3f} \u00b1 {error:.3f}, paired)" if close != best else "")
+            + f"; of {curve.targets} tokens of the {_SPLIT} split"
         )
     if "flow" in names:
         flow_T = measures.run_flow(run, _rows(run) if seen is None else _row(seen))
