@@ -17,7 +17,6 @@ label is; of bytes, characters or words, not of subwords or features:
 
 import argparse
 import codecs
-import importlib.util
 import itertools
 import json
 import sys
@@ -44,7 +43,7 @@ class Exported:
     """
 
     def __init__(self, folder: str | Path = Path(__file__).parent):
-        self._folder = folder = Path(folder)
+        folder = Path(folder)
         self.description = json.loads((folder / "model.json").read_text("utf-8"))
         if self.description["format"] != FORMAT:
             raise ValueError(f"{folder}: this reads format {FORMAT}; take the load.py beside it")
@@ -163,11 +162,12 @@ class Exported:
         return [characters.index(character) for character in text]
 
     def _encode_words(self, text: str) -> list[int]:
+        import words  # type: ignore[import-not-found]  # noqa: PLC0415  (lies beside this file)
+
         vocabulary = self.vocabularies[self.description["input"]["vocabulary"]]
-        cut = _module(self._folder / "words.py")
-        words = cut.split_spaces(text) if vocabulary["spaced"] else cut.split_words(text)
+        split = words.split_spaces if vocabulary["spaced"] else words.split_words
         known = {word: index for index, word in enumerate(vocabulary["words"])}
-        lowered = [word.lower() if vocabulary["lowercase"] else word for word in words]
+        lowered = [word.lower() if vocabulary["lowercase"] else word for word in split(text)]
         return [known.get(word, len(known)) for word in lowered]
 
     def decode(self, ids: Iterable[int], after: Sequence[int] = ()) -> Iterator[str]:
@@ -188,8 +188,10 @@ class Exported:
         yield bytes_of.decode(b"", final=True)
 
     def _decode_words(self, ids: Iterable[int], after: Sequence[int]) -> Iterator[str]:
+        import words  # noqa: PLC0415  (lies beside this file)
+
         vocabulary = self.vocabularies[self.description["input"]["vocabulary"]]
-        words, names = _module(self._folder / "words.py"), [*vocabulary["words"], "<unk>", None]
+        names = [*vocabulary["words"], "<unk>", None]
         join = words.join_spaces if vocabulary["spaced"] else words.join_words
         told, counted = itertools.tee(itertools.chain(after, ids))
         pieces = zip(join(names[token] for token in told), counted, strict=False)
@@ -203,14 +205,6 @@ class Exported:
 
 def _compiled(file: Path) -> Any:
     return jax.jit(export.deserialize(bytearray(file.read_bytes())).call)
-
-
-def _module(file: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def main() -> None:

@@ -169,7 +169,8 @@ def test_a_tagger_with_intents_gives_both(made, tmp_path):
 
 
 @pytest.mark.parametrize("spaced", [False, True])
-def test_a_classifier_of_words_answers_texts(made, tmp_path, spaced):
+def test_a_classifier_of_words_answers_texts(made, tmp_path, monkeypatch, spaced):
+    monkeypatch.syspath_prepend(tmp_path / "out")  # as it is for who runs load.py
     text = WordTokenizer(("how", "many", "?", "don", "'", "t"), lowercase=True, spaced=spaced)
     words = {"text": text, "label": Labels(("number", "person", "place"))}
     model = SequenceModel(Embed(text.vocabulary_size, 4), LSTM(4), Max(3))
@@ -188,7 +189,8 @@ def test_a_classifier_of_words_answers_texts(made, tmp_path, spaced):
 
 
 @pytest.mark.parametrize("spaced", [False, True])
-def test_words_go_on_from_a_prompt(made, tmp_path, spaced):
+def test_words_go_on_from_a_prompt(made, tmp_path, monkeypatch, spaced):
+    monkeypatch.syspath_prepend(tmp_path / "out")
     text = WordTokenizer(("a", "cat", ",", "\n"), lowercase=False, spaced=spaced)
     model, task = language_model(text)
     export_run(made(model, task, {"text": text}), tmp_path / "out", (16,))
