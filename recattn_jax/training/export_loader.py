@@ -146,6 +146,8 @@ class Exported:
           ValueError: the model reads something else, or not all of these characters.
         """
         kind = self.description["input"]["kind"]
+        if self.description["task"] == "Tagging":  # whose words come apart, and have pieces
+            kind = f"{kind}, a word at a time"
         if kind == "byte":
             return list(text.encode())
         if kind == "word":

@@ -160,8 +160,7 @@ def test_a_tagger_with_intents_gives_both(made, tmp_path):
     exported = loaded(tmp_path / "out")
     with pytest.raises(ValueError, match="is a Tagging, and classifies nothing"):
         exported.classify("a cat")
-    exported.description["input"]["kind"] = "subword"
-    with pytest.raises(ValueError, match="kind subword, .* make them by vocabularies.json"):
+    with pytest.raises(ValueError, match="kind word, a word at a time, .* by vocabularies.json"):
         exported.encode("a cat")
     tags, intents = exported.whole(inputs)
     assert tags.shape == (3, 21, 2) and intents.shape == (3, 3)
